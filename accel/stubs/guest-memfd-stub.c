@@ -1,0 +1,20 @@
+/*
+ * guest_memfd in a QEMU binary without KVM
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "system/guest-memfd.h"
+
+int kvm_guest_memfd_create(uint64_t size, Error **errp)
+{
+    error_setg(errp, "guest_memfd needs KVM, which this QEMU is built without");
+    return -1;
+}
+
+GuestMemfdSlotList *kvm_guest_memfd_query_slots(RAMBlock *rb)
+{
+    return NULL;
+}

@@ -1,0 +1,195 @@
+/*
+ * Memory backend on a KVM guest_memfd that the host can map
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/qapi-builtin-visit.h"
+#include "qapi/qapi-visit-common.h"
+#include "qemu/cutils.h"
+#include "qemu/madvise.h"
+#include "qemu/module.h"
+#include "qom/object_interfaces.h"
+#include "exec/ramblock.h"
+#include "migration/cpr.h"
+#include "system/guest-memfd.h"
+#include "system/hostmem.h"
+
+#define TYPE_MEMORY_BACKEND_GUEST_MEMFD "memory-backend-guest-memfd"
+
+OBJECT_DECLARE_SIMPLE_TYPE(HostMemoryBackendGuestMemfd,
+                           MEMORY_BACKEND_GUEST_MEMFD)
+
+struct HostMemoryBackendGuestMemfd {
+    HostMemoryBackend parent_obj;
+
+    GuestMemfd gmem;
+};
+
+static bool check_properties(HostMemoryBackend *backend, Error **errp)
+{
+    size_t page_size = qemu_real_host_page_size();
+
+    if (!backend->size) {
+        error_setg(errp, "property 'size' is missing:"
+                   " add size=N, the amount of guest RAM");
+        return false;
+    }
+    if (!QEMU_IS_ALIGNED(backend->size, page_size)) {
+        g_autofree char *page = size_to_str(page_size);
+
+        error_setg(errp, "property 'size' is %" PRIu64 ", which is not a"
+                   " multiple of the host page size: round it up to %" PRIu64
+                   " (pages of %s)", backend->size,
+                   ROUND_UP(backend->size, page_size), page);
+        return false;
+    }
+    if (!backend->share) {
+        error_setg(errp, "property 'share' cannot be off: a guest_memfd has no"
+                   " copy-on-write mapping; use share=on or memory-backend-ram");
+        return false;
+    }
+    if (backend->merge) {
+        error_setg(errp, "property 'merge' cannot be on: KSM never sees the"
+                   " pages of a guest_memfd; use merge=off or"
+                   " memory-backend-ram");
+        return false;
+    }
+    if (backend->guest_memfd) {
+        error_setg(errp, "a confidential guest needs RAM with private memory of"
+                   " its own: use memory-backend-memfd");
+        return false;
+    }
+    return true;
+}
+
+/* The file of @backend: this VM's own, or the one that came with CPR */
+static int guest_memfd_open(HostMemoryBackend *backend, GuestMemfd *gmem,
+                            const char *name, Error **errp)
+{
+    int fd = cpr_find_fd(name, 0);
+    struct stat st;
+
+    gmem->other_vm = fd >= 0;
+    if (fd < 0) {
+        fd = kvm_guest_memfd_create(backend->size, errp);
+        if (fd < 0) {
+            return -1;
+        }
+        cpr_save_fd(name, 0, fd);
+    }
+
+    /* Not lseek(), which a guest_memfd does not have */
+    if (fstat(fd, &st) < 0 || st.st_size != backend->size) {
+        error_setg(errp, "the guest_memfd has %" PRIu64 " bytes, not the %"
+                   PRIu64 " of property 'size'", (uint64_t)st.st_size,
+                   backend->size);
+        cpr_delete_fd(name, 0);
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+bool guest_memfd_backend_alloc(HostMemoryBackend *backend, GuestMemfd *gmem,
+                               Error **errp)
+{
+    g_autofree char *name = host_memory_backend_get_name(backend);
+    uint32_t ram_flags = RAM_SHARED | (backend->reserve ? 0 : RAM_NORESERVE);
+    RAMBlock *rb;
+    int fd;
+
+    if (!check_properties(backend, errp)) {
+        return false;
+    }
+    fd = guest_memfd_open(backend, gmem, name, errp);
+    if (fd < 0) {
+        return false;
+    }
+
+    backend->aligned = true;
+    if (!memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
+                                        backend->size, ram_flags, fd, 0,
+                                        errp)) {
+        cpr_delete_fd(name, 0);
+        close(fd);
+        return false;
+    }
+
+    /*
+     * A guest_memfd has no huge pages, yet before Linux 7.0 khugepaged could
+     * be tricked into making some.
+     */
+    rb = backend->mr.ram_block;
+    qemu_madvise(rb->host, rb->max_length, QEMU_MADV_NOHUGEPAGE);
+    rb->gmem = gmem;
+    return true;
+}
+
+static bool
+guest_memfd_backend_memory_alloc(HostMemoryBackend *backend, Error **errp)
+{
+    HostMemoryBackendGuestMemfd *m = MEMORY_BACKEND_GUEST_MEMFD(backend);
+
+    return guest_memfd_backend_alloc(backend, &m->gmem, errp);
+}
+
+static void
+guest_memfd_backend_get_kvm_bind(Object *obj, Visitor *v, const char *name,
+                                 void *opaque, Error **errp)
+{
+    HostMemoryBackendGuestMemfd *m = MEMORY_BACKEND_GUEST_MEMFD(obj);
+
+    visit_type_OnOffAuto(v, name, &m->gmem.kvm_bind, errp);
+}
+
+static void
+guest_memfd_backend_set_kvm_bind(Object *obj, Visitor *v, const char *name,
+                                 void *opaque, Error **errp)
+{
+    HostMemoryBackendGuestMemfd *m = MEMORY_BACKEND_GUEST_MEMFD(obj);
+
+    if (host_memory_backend_mr_inited(MEMORY_BACKEND(obj))) {
+        error_setg(errp, "property 'kvm-bind' cannot change after creation");
+        return;
+    }
+    visit_type_OnOffAuto(v, name, &m->gmem.kvm_bind, errp);
+}
+
+static void guest_memfd_backend_instance_init(Object *obj)
+{
+    HostMemoryBackend *backend = MEMORY_BACKEND(obj);
+
+    backend->share = true;
+    backend->merge = false;
+}
+
+static void guest_memfd_backend_class_init(ObjectClass *oc, void *data)
+{
+    HostMemoryBackendClass *bc = MEMORY_BACKEND_CLASS(oc);
+
+    bc->alloc = guest_memfd_backend_memory_alloc;
+
+    object_class_property_add(oc, "kvm-bind", "OnOffAuto",
+                              guest_memfd_backend_get_kvm_bind,
+                              guest_memfd_backend_set_kvm_bind, NULL, NULL);
+    object_class_property_set_description(oc, "kvm-bind",
+        "Bind the file to KVM's memslots (auto: wherever KVM allows it)");
+}
+
+static const TypeInfo guest_memfd_backend_info = {
+    .name = TYPE_MEMORY_BACKEND_GUEST_MEMFD,
+    .parent = TYPE_MEMORY_BACKEND,
+    .instance_init = guest_memfd_backend_instance_init,
+    .class_init = guest_memfd_backend_class_init,
+    .instance_size = sizeof(HostMemoryBackendGuestMemfd),
+};
+
+static void register_types(void)
+{
+    type_register_static(&guest_memfd_backend_info);
+}
+
+type_init(register_types);

@@ -1,0 +1,176 @@
+/*
+ * RAM of an ordinary VM that is a KVM guest_memfd
+ *
+ * A memory backend creates the file host-mappable, maps it MAP_SHARED as the
+ * memory of its RAMBlock, and marks the block with RAMBlock.gmem.  From then
+ * on accel/kvm decides for each memslot of the block whether it is *bound*
+ * (KVM_MEM_GUEST_MEMFD: guest faults are served from the file) or a plain
+ * slot over the host mapping (*HVA slot*); the rules are in
+ * accel/kvm/guest-memfd-plan.c.
+ *
+ * Not to be confused with RAMBlock.guest_memfd, the second, private and
+ * unmappable file behind the RAM of a confidential guest.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef SYSTEM_GUEST_MEMFD_H
+#define SYSTEM_GUEST_MEMFD_H
+
+#include "exec/hwaddr.h"
+#include "qapi/qapi-types-common.h"
+#include "qapi/qapi-types-guest-memfd.h"
+
+typedef struct HostMemoryBackend HostMemoryBackend;
+
+/**
+ * GuestMemfd: what QEMU knows of the guest_memfd of one memory backend
+ *
+ * @kvm_bind: the user's choice: bind always, never, or where KVM allows it
+ * @other_vm: the file was created by another VM (it came over CPR), so that
+ *     this VM can map it, but never bind it
+ * @warned: the user has been told that KVM refused to bind
+ * @switches: slots that went from bound to HVA or back while registered
+ * @max_inhibit_us: longest time, in microseconds, for which vCPUs were kept
+ *     out of KVM_RUN to switch slots of this file
+ *
+ * Embedded in the backend, which outlives the RAMBlock that points to it.
+ */
+typedef struct GuestMemfd {
+    OnOffAuto kvm_bind;
+    bool other_vm;
+    bool warned;
+    uint64_t switches;
+    uint64_t max_inhibit_us;
+} GuestMemfd;
+
+/**
+ * guest_memfd_backend_alloc: give a memory backend a guest_memfd as its RAM
+ *
+ * @backend: the backend, with all properties set and no memory yet
+ * @gmem: embedded in @backend; @gmem->kvm_bind is set
+ * @errp: set with a sentence that names the property or the missing kernel
+ *     feature, and the remedy
+ *
+ * The alloc method of memory-backend-guest-memfd.
+ *
+ * Returns: true on success.
+ */
+bool guest_memfd_backend_alloc(HostMemoryBackend *backend, GuestMemfd *gmem,
+                               Error **errp);
+
+/* Interface to accel/kvm/guest-memfd.c; stubs in accel/stubs */
+
+/**
+ * kvm_guest_memfd_create: create a guest_memfd that the host can map
+ *
+ * @size: in bytes, a multiple of the host page size
+ * @errp: set when KVM is not in use, lacks guest_memfd, cannot make it
+ *     mappable for this VM (Linux < 6.18; SNP, TDX), or refuses
+ *
+ * Called with the BQL held, by memory backends.
+ *
+ * Returns: the file descriptor, close-on-exec, or -1.
+ */
+int kvm_guest_memfd_create(uint64_t size, Error **errp);
+
+/**
+ * kvm_guest_memfd_query_slots: the memslots that show a block to the guest
+ *
+ * @rb: a RAMBlock with @rb->gmem
+ *
+ * Called with the BQL held.
+ *
+ * Returns: the slots, ordered by address space and slot number.
+ */
+GuestMemfdSlotList *kvm_guest_memfd_query_slots(RAMBlock *rb);
+
+/* Interface to accel/kvm/kvm-all.c */
+
+struct KVMMemoryListener;
+struct KVMSlot;
+
+/**
+ * KVMGuestMemfdSlot: what a KVMSlot is to us; embedded there
+ *
+ * @mr: RAM on a guest_memfd that the slot shows; NULL for any other slot
+ * @readonly: the guest cannot write here
+ * @registered: KVM has the slot, with the flags in KVMSlot.old_flags
+ * @refused: KVM would not bind the slot; asked again after the next logging
+ * @unlogged: dirty logging is wanted, and KVM would not log: every page of
+ *     the slot counts as dirty at each synchronisation
+ * @state: bound, or the reason why not
+ */
+typedef struct KVMGuestMemfdSlot {
+    MemoryRegion *mr;
+    bool readonly;
+    bool registered;
+    bool refused;
+    bool unlogged;
+    GuestMemfdSlotState state;
+} KVMGuestMemfdSlot;
+
+/**
+ * kvm_guest_memfd_adopt_slot: note whether a new slot shows guest_memfd RAM
+ *
+ * @slot: not registered with KVM yet
+ * @mr: the RAM that the slot shows
+ *
+ * Called by kvm_set_phys_mem() for every new slot.  Sets @slot->gmem.mr if the
+ * slot is to be ours.
+ */
+void kvm_guest_memfd_adopt_slot(struct KVMSlot *slot, MemoryRegion *mr);
+
+/**
+ * kvm_guest_memfd_update_slot: one of our slots comes or goes
+ *
+ * @kml: the address space
+ * @slot: a slot with @slot->gmem.mr; its memory_size is 0 if it goes
+ *
+ * Called by kvm_set_user_memory_region() instead of its own work.  A slot that
+ * goes is deleted here, its last dirty bits having been fetched; a VM whose
+ * slot KVM would not delete is stopped (internal-error), never aborted.  A new
+ * slot is left to the kvm_guest_memfd_commit() of this transaction.
+ *
+ * Returns: 0
+ */
+int kvm_guest_memfd_update_slot(struct KVMMemoryListener *kml,
+                                struct KVMSlot *slot);
+
+/**
+ * kvm_guest_memfd_log_changed: dirty logging of a region starts or stops
+ *
+ * Called by kvm_section_update_flags().
+ *
+ * Returns: true if the region is guest_memfd RAM, whose slots the
+ * kvm_guest_memfd_commit() of this transaction will switch together.
+ */
+bool kvm_guest_memfd_log_changed(struct KVMMemoryListener *kml,
+                                 MemoryRegion *mr);
+
+/**
+ * kvm_guest_memfd_commit: bring KVM's slots in line with the plan
+ *
+ * @kml: one address space
+ * @inhibited: the caller has already stopped all vCPU ioctls
+ *
+ * Plans all slots of guest_memfd RAM of the address space anew, registers the
+ * new ones, and switches those whose plan changed: all of them inside one
+ * accel_ioctl_inhibit window, since KVM cannot change a bound slot, only
+ * delete and create it, and no vCPU may see the gap.
+ *
+ * Called by kvm_region_commit() with the BQL and the slots lock held.
+ */
+void kvm_guest_memfd_commit(struct KVMMemoryListener *kml, bool inhibited);
+
+/**
+ * kvm_guest_memfd_fill_dirty: mark all pages of a slot that KVM cannot log
+ *
+ * Called before the slot's dirty bitmap is handed to QEMU.  Does nothing
+ * unless a switch to a logged slot failed: then migration stays correct
+ * (whatever the guest may have written is sent again), at the price of not
+ * converging before the guest stops.
+ */
+void kvm_guest_memfd_fill_dirty(struct KVMSlot *slot);
+
+#endif
