@@ -1,5 +1,6 @@
 /*
- * Memory backend on a KVM guest_memfd that the host can map
+ * Memory backends on a KVM guest_memfd that the host can map:
+ * memory-backend-guest-memfd, and memory-backend-memfd with guest-memfd=on
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,32 +12,16 @@
 #include "qemu/cutils.h"
 #include "qemu/madvise.h"
 #include "qemu/module.h"
-#include "qom/object_interfaces.h"
 #include "exec/ramblock.h"
+#include "hw/boards.h"
 #include "migration/cpr.h"
 #include "system/guest-memfd.h"
 #include "system/hostmem.h"
-
-#define TYPE_MEMORY_BACKEND_GUEST_MEMFD "memory-backend-guest-memfd"
-
-OBJECT_DECLARE_SIMPLE_TYPE(HostMemoryBackendGuestMemfd,
-                           MEMORY_BACKEND_GUEST_MEMFD)
-
-struct HostMemoryBackendGuestMemfd {
-    HostMemoryBackend parent_obj;
-
-    GuestMemfd gmem;
-};
 
 static bool check_properties(HostMemoryBackend *backend, Error **errp)
 {
     size_t page_size = qemu_real_host_page_size();
 
-    if (!backend->size) {
-        error_setg(errp, "property 'size' is missing:"
-                   " add size=N, the amount of guest RAM");
-        return false;
-    }
     if (!QEMU_IS_ALIGNED(backend->size, page_size)) {
         g_autofree char *page = size_to_str(page_size);
 
@@ -58,21 +43,22 @@ static bool check_properties(HostMemoryBackend *backend, Error **errp)
         return false;
     }
     if (backend->guest_memfd) {
-        error_setg(errp, "a confidential guest needs RAM with private memory of"
-                   " its own: use memory-backend-memfd");
+        error_setg(errp, "a confidential guest has private memory, which a"
+                   " mapped guest_memfd cannot be: use memory-backend-memfd"
+                   " with guest-memfd=off");
         return false;
     }
     return true;
 }
 
 /* The file of @backend: this VM's own, or the one that came with CPR */
-static int guest_memfd_open(HostMemoryBackend *backend, GuestMemfd *gmem,
-                            const char *name, Error **errp)
+static int guest_memfd_open(HostMemoryBackend *backend, const char *name,
+                            Error **errp)
 {
     int fd = cpr_find_fd(name, 0);
     struct stat st;
 
-    gmem->other_vm = fd >= 0;
+    backend->gmem.other_vm = fd >= 0;
     if (fd < 0) {
         fd = kvm_guest_memfd_create(backend->size, errp);
         if (fd < 0) {
@@ -93,23 +79,16 @@ static int guest_memfd_open(HostMemoryBackend *backend, GuestMemfd *gmem,
     return fd;
 }
 
-bool guest_memfd_backend_alloc(HostMemoryBackend *backend, GuestMemfd *gmem,
-                               Error **errp)
+static bool map_file(HostMemoryBackend *backend, Error **errp)
 {
     g_autofree char *name = host_memory_backend_get_name(backend);
     uint32_t ram_flags = RAM_SHARED | (backend->reserve ? 0 : RAM_NORESERVE);
+    int fd = guest_memfd_open(backend, name, errp);
     RAMBlock *rb;
-    int fd;
 
-    if (!check_properties(backend, errp)) {
-        return false;
-    }
-    fd = guest_memfd_open(backend, gmem, name, errp);
     if (fd < 0) {
         return false;
     }
-
-    backend->aligned = true;
     if (!memory_region_init_ram_from_fd(&backend->mr, OBJECT(backend), name,
                                         backend->size, ram_flags, fd, 0,
                                         errp)) {
@@ -124,38 +103,82 @@ bool guest_memfd_backend_alloc(HostMemoryBackend *backend, GuestMemfd *gmem,
      */
     rb = backend->mr.ram_block;
     qemu_madvise(rb->host, rb->max_length, QEMU_MADV_NOHUGEPAGE);
-    rb->gmem = gmem;
+    rb->gmem = &backend->gmem;
     return true;
 }
 
-static bool
-guest_memfd_backend_memory_alloc(HostMemoryBackend *backend, Error **errp)
+bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
 {
-    HostMemoryBackendGuestMemfd *m = MEMORY_BACKEND_GUEST_MEMFD(backend);
+    ERRP_GUARD();
 
-    return guest_memfd_backend_alloc(backend, &m->gmem, errp);
+    if (!check_properties(backend, errp) || !map_file(backend, errp)) {
+        error_prepend(errp, "memory backend '%s': ",
+                      object_get_canonical_path_component(OBJECT(backend)));
+        return false;
+    }
+    return true;
 }
 
-static void
-guest_memfd_backend_get_kvm_bind(Object *obj, Visitor *v, const char *name,
-                                 void *opaque, Error **errp)
+bool guest_memfd_backend_wanted(HostMemoryBackend *backend, bool hugetlb,
+                                bool *wanted, Error **errp)
 {
-    HostMemoryBackendGuestMemfd *m = MEMORY_BACKEND_GUEST_MEMFD(obj);
+    OnOffAuto enable = backend->gmem.enable;
 
-    visit_type_OnOffAuto(v, name, &m->gmem.kvm_bind, errp);
+    if (enable == ON_OFF_AUTO_ON && hugetlb) {
+        error_setg(errp, "properties 'guest-memfd' and 'hugetlb' cannot both be"
+                   " on: a guest_memfd has no huge pages; use one of them");
+        return false;
+    }
+    *wanted = enable == ON_OFF_AUTO_ON ||
+              (enable == ON_OFF_AUTO_AUTO && backend->share && !hugetlb &&
+               MACHINE(qdev_get_machine())->guest_memfd);
+    if (*wanted) {
+        backend->merge = false;         /* on only by default */
+    }
+    return true;
 }
 
-static void
-guest_memfd_backend_set_kvm_bind(Object *obj, Visitor *v, const char *name,
-                                 void *opaque, Error **errp)
+static void get_enable(Object *obj, Visitor *v, const char *name,
+                       void *opaque, Error **errp)
 {
-    HostMemoryBackendGuestMemfd *m = MEMORY_BACKEND_GUEST_MEMFD(obj);
+    visit_type_OnOffAuto(v, name, &MEMORY_BACKEND(obj)->gmem.enable, errp);
+}
 
+static void get_kvm_bind(Object *obj, Visitor *v, const char *name,
+                         void *opaque, Error **errp)
+{
+    visit_type_OnOffAuto(v, name, &MEMORY_BACKEND(obj)->gmem.kvm_bind, errp);
+}
+
+/* Both properties decide what happens when the file is created */
+static void set_before_alloc(Object *obj, Visitor *v, const char *name,
+                             OnOffAuto *value, Error **errp)
+{
     if (host_memory_backend_mr_inited(MEMORY_BACKEND(obj))) {
-        error_setg(errp, "property 'kvm-bind' cannot change after creation");
+        error_setg(errp, "property '%s' cannot change after creation", name);
         return;
     }
-    visit_type_OnOffAuto(v, name, &m->gmem.kvm_bind, errp);
+    visit_type_OnOffAuto(v, name, value, errp);
+}
+
+static void set_enable(Object *obj, Visitor *v, const char *name,
+                       void *opaque, Error **errp)
+{
+    set_before_alloc(obj, v, name, &MEMORY_BACKEND(obj)->gmem.enable, errp);
+}
+
+static void set_kvm_bind(Object *obj, Visitor *v, const char *name,
+                         void *opaque, Error **errp)
+{
+    set_before_alloc(obj, v, name, &MEMORY_BACKEND(obj)->gmem.kvm_bind, errp);
+}
+
+void guest_memfd_backend_add_property(ObjectClass *oc)
+{
+    object_class_property_add(oc, "guest-memfd", "OnOffAuto",
+                              get_enable, set_enable, NULL, NULL);
+    object_class_property_set_description(oc, "guest-memfd",
+        "Use a KVM guest_memfd (auto: if the machine says guest-memfd=on)");
 }
 
 static void guest_memfd_backend_instance_init(Object *obj)
@@ -170,11 +193,10 @@ static void guest_memfd_backend_class_init(ObjectClass *oc, void *data)
 {
     HostMemoryBackendClass *bc = MEMORY_BACKEND_CLASS(oc);
 
-    bc->alloc = guest_memfd_backend_memory_alloc;
+    bc->alloc = guest_memfd_backend_alloc;
 
     object_class_property_add(oc, "kvm-bind", "OnOffAuto",
-                              guest_memfd_backend_get_kvm_bind,
-                              guest_memfd_backend_set_kvm_bind, NULL, NULL);
+                              get_kvm_bind, set_kvm_bind, NULL, NULL);
     object_class_property_set_description(oc, "kvm-bind",
         "Bind the file to KVM's memslots (auto: wherever KVM allows it)");
 }
@@ -184,7 +206,6 @@ static const TypeInfo guest_memfd_backend_info = {
     .parent = TYPE_MEMORY_BACKEND,
     .instance_init = guest_memfd_backend_instance_init,
     .class_init = guest_memfd_backend_class_init,
-    .instance_size = sizeof(HostMemoryBackendGuestMemfd),
 };
 
 static void register_types(void)

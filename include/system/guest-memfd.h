@@ -20,13 +20,15 @@
 #include "exec/hwaddr.h"
 #include "qapi/qapi-types-common.h"
 #include "qapi/qapi-types-guest-memfd.h"
+#include "qapi/qapi-types-migration.h"
 
-typedef struct HostMemoryBackend HostMemoryBackend;
+#define TYPE_MEMORY_BACKEND_GUEST_MEMFD "memory-backend-guest-memfd"
 
 /**
  * GuestMemfd: what QEMU knows of the guest_memfd of one memory backend
  *
- * @kvm_bind: the user's choice: bind always, never, or where KVM allows it
+ * @enable: property guest-memfd of memory-backend-memfd
+ * @kvm_bind: property kvm-bind of memory-backend-guest-memfd: bind always, never, or where KVM allows it
  * @other_vm: the file was created by another VM (it came over CPR), so that
  *     this VM can map it, but never bind it
  * @warned: the user has been told that KVM refused to bind
@@ -34,9 +36,10 @@ typedef struct HostMemoryBackend HostMemoryBackend;
  * @max_inhibit_us: longest time, in microseconds, for which vCPUs were kept
  *     out of KVM_RUN to switch slots of this file
  *
- * Embedded in the backend, which outlives the RAMBlock that points to it.
+ * Embedded in HostMemoryBackend, which outlives the RAMBlock that points to it.
  */
 typedef struct GuestMemfd {
+    OnOffAuto enable;
     OnOffAuto kvm_bind;
     bool other_vm;
     bool warned;
@@ -48,16 +51,85 @@ typedef struct GuestMemfd {
  * guest_memfd_backend_alloc: give a memory backend a guest_memfd as its RAM
  *
  * @backend: the backend, with all properties set and no memory yet
- * @gmem: embedded in @backend; @gmem->kvm_bind is set
  * @errp: set with a sentence that names the property or the missing kernel
  *     feature, and the remedy
  *
- * The alloc method of memory-backend-guest-memfd.
+ * The alloc method of memory-backend-guest-memfd; called by that of
+ * memory-backend-memfd where guest_memfd_backend_wanted().
  *
  * Returns: true on success.
  */
-bool guest_memfd_backend_alloc(HostMemoryBackend *backend, GuestMemfd *gmem,
-                               Error **errp);
+bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp);
+
+/**
+ * guest_memfd_backend_wanted: shall a memory-backend-memfd be a guest_memfd?
+ *
+ * @backend: the backend, with all properties set and no memory yet
+ * @hugetlb: the backend's property of that name
+ * @wanted: set to the answer
+ * @errp: set if the properties contradict each other
+ *
+ * Called by the alloc method of memory-backend-memfd.
+ *
+ * Returns: true on success.
+ */
+bool guest_memfd_backend_wanted(HostMemoryBackend *backend, bool hugetlb,
+                                bool *wanted, Error **errp);
+
+/**
+ * guest_memfd_backend_add_property: add property guest-memfd to a class
+ *
+ * @oc: the class of memory-backend-memfd
+ */
+void guest_memfd_backend_add_property(ObjectClass *oc);
+
+/**
+ * guest_memfd_machine_add_property: add property guest-memfd to a class
+ *
+ * @oc: the class of machines
+ */
+void guest_memfd_machine_add_property(ObjectClass *oc);
+
+/**
+ * guest_memfd_machine_memdev_type: QOM type of a machine's default RAM
+ *
+ * @ms: the machine
+ * @path: the argument of -mem-path, or NULL
+ * @errp: set if @path contradicts -machine guest-memfd=on
+ *
+ * Called by create_default_memdev().
+ *
+ * Returns: the type, or NULL on error
+ */
+const char *guest_memfd_machine_memdev_type(MachineState *ms, const char *path,
+                                            Error **errp);
+
+/**
+ * guest_memfd_check_userfault: can userfaultfd do its work on a RAMBlock?
+ *
+ * @rb: a RAMBlock with @rb->gmem
+ * @cap: MIGRATION_CAPABILITY_POSTCOPY_RAM or _BACKGROUND_SNAPSHOT
+ * @errp: set with a sentence that names the capability, the backend and the
+ *     remedy
+ *
+ * Called when a destination prepares for postcopy.
+ *
+ * Returns: true if it can
+ */
+bool guest_memfd_check_userfault(RAMBlock *rb, MigrationCapability cap,
+                                 Error **errp);
+
+/**
+ * guest_memfd_check_migration: refuse migration capabilities that cannot work
+ *
+ * @caps: the migration capabilities to be set, indexed by MigrationCapability
+ * @errp: as for guest_memfd_check_userfault()
+ *
+ * Called by migrate_caps_check(), on the source and on the destination.
+ *
+ * Returns: true if all guest_memfd RAM can do what @caps need
+ */
+bool guest_memfd_check_migration(const bool *caps, Error **errp);
 
 /* Interface to accel/kvm/guest-memfd.c; stubs in accel/stubs */
 
