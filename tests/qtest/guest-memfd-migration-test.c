@@ -1,0 +1,567 @@
+/*
+ * Migration and dirty logging of VMs whose RAM is a guest_memfd
+ *
+ * The guest counts in every page of its RAM all the while; the count checks
+ * each page for lost and doubled writes when it ends (tests/guest-memfd).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "guest-memfd/vm.h"
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+
+#define GMEM "memory-backend-guest-memfd"
+#define MEMFD "memory-backend-memfd"
+#define ANON "memory-backend-ram"
+
+static char *tmp;
+static const char *never_completed[] = { "completed", NULL };
+
+typedef struct Case {
+    const char *name;
+    const char *machine;            /* default: q35 */
+    const char *src, *dst;          /* backend of each side; default: GMEM */
+    const char *backend_opts;       /* of both */
+    const char *accel_opts;
+    int cpus;                       /* default: 1 */
+    const char *transport;          /* default: unix */
+    const char *caps[3];
+    const char *param, *value;      /* a string parameter */
+    bool direct_io;
+} Case;
+
+static VM *start_side(const Case *c, const char *backend, const char *extra)
+{
+    return vm_start("-accel kvm%s -machine %s,memory-backend=ram0 -m " VM_RAM
+                    " -smp %d -object %s,id=ram0,size=" VM_RAM "%s %s",
+                    c->accel_opts ?: "", c->machine ?: "q35", c->cpus ?: 1,
+                    backend ?: GMEM, c->backend_opts ?: "", extra);
+}
+
+static bool is_gmem(const char *backend)
+{
+    return !backend || g_str_equal(backend, GMEM);
+}
+
+static void assert_at_rest(VM *vm, const Case *c, const char *backend)
+{
+    if (!is_gmem(backend)) {
+        g_assert_false(vm_info_exists(vm, "ram0"));
+    } else if (c->backend_opts && strstr(c->backend_opts, "kvm-bind=off")) {
+        vm_assert_hva(vm, "ram0", "disabled");
+    } else {
+        vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    }
+}
+
+static void assert_logging(VM *vm, const Case *c)
+{
+    vm_assert_hva(vm, "ram0",
+                  c->backend_opts && strstr(c->backend_opts, "kvm-bind=off") ?
+                  "disabled" : "dirty-log");
+}
+
+static void start_counting(VM *vm, const Case *c)
+{
+    if (c->cpus) {
+        vm_do(vm, "smp %d", c->cpus);
+    }
+    vm_do(vm, "count all");
+}
+
+/* The guest ends its count, having made at least one pass, and found it right */
+static void stop_counting(VM *vm)
+{
+    g_autofree char *answer = NULL;
+
+    g_usleep(200 * 1000);
+    answer = vm_command(vm, "stop");
+
+    g_assert_true(g_str_has_prefix(answer, "passes="));
+    g_assert_cmpint(strtoull(answer + 7, NULL, 0), >, 0);
+}
+
+static void set_up(VM *vm, const Case *c)
+{
+    for (int i = 0; i < ARRAY_SIZE(c->caps) && c->caps[i]; i++) {
+        migrate_set_capability(vm->qts, c->caps[i], true);
+        if (g_str_equal(c->caps[i], "multifd")) {
+            migrate_set_parameter_int(vm->qts, "multifd-channels", 4);
+        }
+    }
+    if (c->param) {
+        migrate_set_parameter_str(vm->qts, c->param, c->value);
+    }
+    if (c->direct_io) {
+        migrate_set_parameter_bool(vm->qts, "direct-io", true);
+    }
+}
+
+static void wait_for_passes(VM *vm, int passes)
+{
+    while (read_ram_property_int(vm->qts, "dirty-sync-count") <= passes) {
+        g_autofree char *status = migrate_query_status(vm->qts);
+
+        g_assert_cmpstr(status, !=, "failed");
+        g_assert_cmpstr(status, !=, "completed");
+        g_usleep(10 * 1000);
+    }
+}
+
+/* Slow enough to go through several passes, and never to converge */
+static void start_slowly(VM *vm)
+{
+    migrate_set_parameter_int(vm->qts, "downtime-limit", 1);
+    migrate_set_parameter_int(vm->qts, "max-bandwidth", 300 * MiB);
+}
+
+static void let_finish(VM *vm)
+{
+    migrate_set_parameter_int(vm->qts, "max-bandwidth", 0);
+    migrate_set_parameter_int(vm->qts, "downtime-limit", 60 * 1000);
+}
+
+static void give_fd(VM *vm, int fd)
+{
+    qtest_qmp_fds_assert_success(vm->qts, &fd, 1, "{'execute': 'getfd',"
+                                 "'arguments': {'fdname': 'migration'}}");
+    close(fd);
+}
+
+static void test_migrate(const void *data)
+{
+    const Case *c = data;
+    const char *transport = c->transport ?: "unix";
+    bool file = g_str_equal(transport, "file");
+    VM *src = start_side(c, c->src, ""), *dst;
+    g_autofree char *uri = g_strdup_printf("%s:%s/migration", transport, tmp);
+    g_autofree char *connect = NULL;
+
+    vm_wait_ready(src);
+    assert_at_rest(src, c, c->src);
+    start_counting(src, c);
+    dst = start_side(c, c->dst, "-incoming defer");
+    set_up(src, c);
+    set_up(dst, c);
+    start_slowly(src);
+
+    if (g_str_equal(transport, "tcp")) {
+        migrate_incoming_qmp(dst->qts, "tcp:127.0.0.1:0", NULL, "{}");
+    } else if (g_str_equal(transport, "fd")) {
+        int pair[2];
+
+        g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
+        give_fd(src, pair[0]);
+        give_fd(dst, pair[1]);
+        g_free(uri);
+        uri = g_strdup("fd:migration");
+        migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+        connect = g_strdup(uri);
+    } else {
+        if (!file) {
+            migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+        }
+        connect = g_strdup(uri);
+    }
+
+    migrate_qmp(src->qts, dst->qts, connect, NULL, "{}");
+    if (!file) {
+        wait_for_passes(src, 2);
+        if (is_gmem(c->src)) {
+            assert_logging(src, c);
+        }
+    }
+    let_finish(src);
+    wait_for_migration_complete(src->qts);
+    if (file) {
+        migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    }
+    wait_for_migration_complete(dst->qts);
+    if (file) {
+        qtest_qmp_assert_success(dst->qts, "{'execute': 'cont'}");
+    }
+    qtest_qmp_eventwait(dst->qts, "RESUME");
+
+    /* The guest goes on on the destination, on bound RAM again */
+    stop_counting(dst);
+    assert_at_rest(dst, c, c->dst);
+    start_counting(dst, c);
+    stop_counting(dst);
+    vm_do(dst, "fill 77");
+    vm_do(dst, "check 77");
+    vm_quit(dst);
+
+    /* ... as it does on a source that is resumed, as after a failed switch */
+    qtest_qmp_assert_success(src->qts, "{'execute': 'cont'}");
+    stop_counting(src);
+    assert_at_rest(src, c, c->src);
+    vm_quit(src);
+}
+
+static const Case migrations[] = {
+    { "unix" },
+    { "pc", .machine = "pc" },
+    { "tcp", .transport = "tcp" },
+    { "fd", .transport = "fd" },
+    { "file", .transport = "file" },
+    { "multifd", .transport = "tcp", .caps = { "multifd" } },
+    { "multifd/smp", .cpus = 4, .transport = "tcp", .caps = { "multifd" } },
+    { "mapped-ram", .transport = "file", .caps = { "mapped-ram" } },
+    { "mapped-ram/multifd", .transport = "file",
+      .caps = { "mapped-ram", "multifd" } },
+    { "mapped-ram/direct-io", .transport = "file", .direct_io = true,
+      .caps = { "mapped-ram", "multifd" } },
+    { "xbzrle", .caps = { "xbzrle" } },
+    { "zero-page/none", .param = "zero-page-detection", .value = "none" },
+    { "zero-page/legacy", .param = "zero-page-detection", .value = "legacy" },
+    { "zero-page/multifd", .transport = "tcp", .caps = { "multifd" },
+      .param = "zero-page-detection", .value = "multifd" },
+    { "auto-converge", .caps = { "auto-converge" } },
+    { "smp", .cpus = 4 },
+    { "bind-off", .backend_opts = ",kvm-bind=off" },
+    { "bind-off/smp", .backend_opts = ",kvm-bind=off", .cpus = 4 },
+    { "bind-off/multifd", .backend_opts = ",kvm-bind=off", .transport = "tcp",
+      .caps = { "multifd" } },
+    { "from-memfd", .src = MEMFD },
+    { "to-memfd", .dst = MEMFD },
+    { "from-ram", .src = ANON },
+    { "to-ram", .dst = ANON },
+};
+
+static const Case ring_migrations[] = {
+    { "dirty-ring", .accel_opts = ",dirty-ring-size=4096" },
+    { "dirty-ring/smp", .accel_opts = ",dirty-ring-size=4096", .cpus = 4 },
+};
+
+/* Start and cancel, again and again */
+static void test_cancel(const void *data)
+{
+    const Case *c = data;
+    VM *src = start_side(c, c->src, "");
+    int slots, fds;
+
+    vm_wait_ready(src);
+    slots = vm_count_slots(src, "ram0", "bound");
+    fds = vm_count_gmem_fds(src);
+    start_counting(src, c);
+    start_slowly(src);
+    for (int i = 0; i < 50; i++) {
+        migrate_qmp(src->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
+        wait_for_passes(src, i % 3);
+        assert_logging(src, c);
+        migrate_cancel(src->qts);
+        wait_for_migration_status(src->qts, "cancelled", NULL);
+        assert_at_rest(src, c, c->src);
+        g_assert_cmpint(vm_count_slots(src, "ram0", "bound"), ==, slots);
+        g_assert_cmpint(vm_count_gmem_fds(src), ==, fds);
+    }
+    g_assert_cmpint(vm_info_number(src, "ram0", "switches"), ==,
+                    50 * 2 * slots);
+    g_assert_cmpint(vm_info_number(src, "ram0", "max-inhibit-us"), >, 0);
+    stop_counting(src);
+    vm_quit(src);
+}
+
+static const Case cancels[] = {
+    { "cancel/q35" },
+    { "cancel/pc", .machine = "pc" },
+    { "cancel/smp", .cpus = 4 },
+};
+
+/* A migration that fails on its own leaves the source bound and counting */
+static void test_fail(const void *data)
+{
+    const Case *c = data;
+    VM *src = start_side(c, c->src, "");
+
+    vm_wait_ready(src);
+    start_counting(src, c);
+    start_slowly(src);
+    migrate_qmp(src->qts, NULL, "exec:head -c 9000000 > /dev/null", NULL, "{}");
+    wait_for_migration_status(src->qts, "failed", never_completed);
+    assert_at_rest(src, c, c->src);
+    stop_counting(src);
+    vm_quit(src);
+}
+
+/* Internal snapshots */
+static void test_savevm(const void *data)
+{
+    const Case *c = data;
+    g_autofree char *disk = g_strdup_printf("%s/disk.qcow2", tmp);
+    g_autofree char *create = g_strdup_printf("%s create -q -f qcow2 %s 1G",
+                                              getenv("QTEST_QEMU_IMG"), disk);
+    g_autofree char *drive = g_strdup_printf("-drive if=none,id=d,file=%s",
+                                             disk);
+    VM *vm;
+    char *error;
+    int status;
+
+    g_assert_true(g_spawn_command_line_sync(create, NULL, NULL, &status, NULL));
+    g_assert_cmpint(status, ==, 0);
+    vm = start_side(c, NULL, drive);
+    vm_wait_ready(vm);
+    vm_do(vm, "fill 1");
+    vm_do(vm, "write64 0x2000000 1");
+
+    error = qtest_hmp(vm->qts, "savevm one");
+    g_assert_cmpstr(error, ==, "");
+    g_free(error);
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    g_assert_cmpint(vm_number(vm, "read64 0x2000000"), ==, 1);
+
+    start_counting(vm, c);
+    error = qtest_hmp(vm->qts, "savevm counting");
+    g_assert_cmpstr(error, ==, "");
+    g_free(error);
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    stop_counting(vm);
+    vm_do(vm, "fill 2");
+
+    error = qtest_hmp(vm->qts, "loadvm one");
+    g_assert_cmpstr(error, ==, "");
+    g_free(error);
+    g_assert_cmpint(vm_number(vm, "read64 0x2000000"), ==, 1);
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+
+    error = qtest_hmp(vm->qts, "loadvm counting");
+    g_assert_cmpstr(error, ==, "");
+    g_free(error);
+    stop_counting(vm);
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    vm_quit(vm);
+    unlink(disk);
+}
+
+/* calc-dirty-rate, against the same guest on a memfd */
+
+static int64_t dirty_rate(VM *vm, const char *mode)
+{
+    bool is_gmem = vm_info_exists(vm, "ram0");
+    bool logs = !g_str_equal(mode, "page-sampling");
+    bool seen_unbound = false;
+    int64_t rate = -1;
+
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'calc-dirty-rate',"
+                             "'arguments': {'calc-time': 1, 'mode': %s}}",
+                             mode);
+    while (rate < 0) {
+        QDict *rsp;
+
+        if (is_gmem && vm_info_number(vm, "ram0", "bound") == 0) {
+            seen_unbound = true;
+        }
+        rsp = qtest_qmp_assert_success_ref(vm->qts,
+                                           "{'execute': 'query-dirty-rate'}");
+        if (g_str_equal(qdict_get_str(rsp, "status"), "measured")) {
+            rate = qdict_get_int(rsp, "dirty-rate");
+        }
+        qobject_unref(rsp);
+        g_usleep(20 * 1000);
+    }
+    g_assert_true(seen_unbound == (is_gmem && logs));
+    return rate;
+}
+
+typedef struct RateCase {
+    const char *mode;
+    const char *accel_opts;
+} RateCase;
+
+static int64_t rate_of(const char *backend, const RateCase *r)
+{
+    const Case c = { .accel_opts = r->accel_opts };
+    VM *vm = start_side(&c, backend, "");
+    int64_t rate;
+
+    /* All of RAM, again and again: the rate is RAM per second */
+    vm_wait_ready(vm);
+    start_counting(vm, &c);
+    rate = dirty_rate(vm, r->mode);
+    assert_at_rest(vm, &c, backend);
+    stop_counting(vm);
+    vm_quit(vm);
+    return rate;
+}
+
+static void test_dirty_rate(const void *data)
+{
+    const RateCase *r = data;
+    int64_t gmem, memfd;
+    int tries = 0;
+
+    /* Within 10 %; a busy host may need another try to keep the time */
+    do {
+        gmem = rate_of(GMEM, r);
+        memfd = rate_of(MEMFD, r);
+        g_test_message("%s: guest_memfd %" PRId64 " MB/s, memfd %" PRId64
+                       " MB/s", r->mode, gmem, memfd);
+    } while (llabs(gmem - memfd) * 10 > memfd && ++tries < 4);
+    g_assert_cmpint(tries, <, 4);
+    g_assert_cmpint(memfd, >, 0);
+}
+
+static const RateCase rates[] = {
+    { "page-sampling" }, { "dirty-bitmap" },
+};
+static const RateCase ring_rates[] = {
+    { "dirty-ring", ",dirty-ring-size=4096" },
+};
+
+/* What needs userfaultfd is refused before anything is lost */
+static void test_userfault(const void *data)
+{
+    const Case *c = data;
+    static const char *const caps[] = { "postcopy-ram", "background-snapshot" };
+    static const char *const sides[] = { "", "-incoming defer" };
+
+    for (int i = 0; i < ARRAY_SIZE(sides); i++) {
+        VM *vm = start_side(c, NULL, sides[i]);
+
+        for (int j = 0; j < ARRAY_SIZE(caps); j++) {
+            QDict *error = qtest_qmp_assert_failure_ref(vm->qts,
+                "{'execute': 'migrate-set-capabilities', 'arguments': {"
+                "'capabilities': [{'capability': %s, 'state': true}]}}",
+                caps[j]);
+            const char *desc = qdict_get_str(error, "desc");
+
+            g_assert_nonnull(strstr(desc, caps[j]));
+            g_assert_nonnull(strstr(desc, "'ram0'"));
+            qobject_unref(error);
+        }
+        vm_quit(vm);
+    }
+}
+
+/* The kernel refuses a part of a switch: the VM goes on, and can migrate */
+
+static char *fault_path;
+
+static void set_fault(const char *fault)
+{
+    g_assert_true(g_file_set_contents(fault_path, fault, -1, NULL));
+}
+
+typedef struct FaultCase {
+    const char *name;
+    const char *fault;
+    const char *during, *after;     /* state of all slots */
+} FaultCase;
+
+static void test_fault(const void *data)
+{
+    const FaultCase *f = data;
+    const Case c = {};
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src, *dst;
+
+    set_fault("");
+    g_setenv("GUEST_MEMFD_FAULT", fault_path, true);
+    g_setenv("LD_PRELOAD", "tests/guest-memfd/libguest-memfd-fault.so", true);
+    src = start_side(&c, NULL, "");
+    g_unsetenv("LD_PRELOAD");
+    g_unsetenv("GUEST_MEMFD_FAULT");
+    vm_wait_ready(src);
+    start_counting(src, &c);
+
+    /* cancelled while the kernel refuses, then again when it does not */
+    start_slowly(src);
+    set_fault(f->fault);
+    migrate_qmp(src->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
+    wait_for_passes(src, 2);
+    g_assert_cmpint(vm_count_slots(src, "ram0", f->during), >, 0);
+    migrate_cancel(src->qts);
+    wait_for_migration_status(src->qts, "cancelled", NULL);
+    g_assert_cmpint(vm_count_slots(src, "ram0", f->after), >, 0);
+    set_fault("");
+
+    /* carried out while the kernel refuses */
+    set_fault(f->fault);
+    dst = start_side(&c, NULL, "-incoming defer");
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    wait_for_passes(src, 2);
+    let_finish(src);
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    stop_counting(dst);
+    vm_assert_bound(dst, "ram0", VM_RAM_SIZE);
+    vm_quit(dst);
+
+    /* and once the kernel does as told, all is bound after the next logging */
+    set_fault("");
+    qtest_qmp_assert_success(src->qts, "{'execute': 'cont'}");
+    migrate_qmp(src->qts, NULL, "exec:head -c 9000000 > /dev/null", NULL, "{}");
+    wait_for_migration_status(src->qts, "failed", never_completed);
+    vm_assert_bound(src, "ram0", VM_RAM_SIZE);
+    stop_counting(src);
+    vm_quit(src);
+}
+
+static const FaultCase faults[] = {
+    { "delete", "delete=12", "bound", "bound" },
+    { "log", "log=12", "dirty-log", "bound" },
+    { "log-and-hva", "log=12 hva=12", "bound", "bound" },
+    { "bind", "bind=12", "dirty-log", "refused" },
+};
+
+static void add_cases(const Case *cases, int n, GTestDataFunc func)
+{
+    for (int i = 0; i < n; i++) {
+        g_autofree char *path = g_strdup_printf("/guest-memfd/migration/%s",
+                                                cases[i].name);
+
+        qtest_add_data_func(path, &cases[i], func);
+    }
+}
+
+static const Case plain = { "fail" };
+static const Case savevm = { "savevm" };
+static const Case userfault = { "userfault" };
+
+int main(int argc, char **argv)
+{
+    int ret;
+
+    g_test_init(&argc, &argv, NULL);
+    if (!guest_memfd_supported()) {
+        g_test_skip("this host has no mappable guest_memfd");
+        return 0;
+    }
+    tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
+    fault_path = g_build_filename(tmp, "fault", NULL);
+
+    add_cases(migrations, ARRAY_SIZE(migrations), test_migrate);
+    add_cases(cancels, ARRAY_SIZE(cancels), test_cancel);
+    add_cases(&plain, 1, test_fail);
+    add_cases(&savevm, 1, test_savevm);
+    add_cases(&userfault, 1, test_userfault);
+    for (int i = 0; i < ARRAY_SIZE(faults); i++) {
+        g_autofree char *path = g_strdup_printf(
+            "/guest-memfd/migration/refused/%s", faults[i].name);
+
+        qtest_add_data_func(path, &faults[i], test_fault);
+    }
+    for (int i = 0; i < ARRAY_SIZE(rates); i++) {
+        g_autofree char *path = g_strdup_printf("/guest-memfd/dirty-rate/%s",
+                                                rates[i].mode);
+
+        qtest_add_data_func(path, &rates[i], test_dirty_rate);
+    }
+    if (kvm_dirty_ring_supported()) {
+        add_cases(ring_migrations, ARRAY_SIZE(ring_migrations), test_migrate);
+        qtest_add_data_func("/guest-memfd/dirty-rate/dirty-ring",
+                            &ring_rates[0], test_dirty_rate);
+    } else {
+        g_test_message("KVM has no dirty ring here");
+    }
+
+    ret = g_test_run();
+    rmdir(tmp);
+    return ret;
+}

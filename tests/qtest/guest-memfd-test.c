@@ -1,0 +1,535 @@
+/*
+ * memory-backend-guest-memfd: properties, errors, binding, contents
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "qobject/qjson.h"
+#include "qobject/qlist.h"
+#include "guest-memfd/vm.h"
+
+#define FAULT_LIB "tests/guest-memfd/libguest-memfd-fault.so"
+
+/* Both machines of the architecture: the argument of most tests */
+static const char *const machines[] = { "pc", "q35" };
+
+static VM *start(const char *machine, const char *extra)
+{
+    VM *vm = vm_start("-machine %s,memory-backend=ram0 -m " VM_RAM " "
+                      VM_BACKEND "%s", machine, extra);
+
+    vm_wait_ready(vm);
+    return vm;
+}
+
+/* Run QEMU to its end; what it wrote to stderr */
+static char *run(const char *const *env, int *status, const char *fmt, ...)
+    G_GNUC_PRINTF(3, 4);
+
+static char *run(const char *const *env, int *status, const char *fmt, ...)
+{
+    g_autofree char *args = NULL, *line = NULL, *err = NULL;
+    g_auto(GStrv) argv = NULL, envp = g_get_environ();
+    g_autoptr(GError) error = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    args = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    line = g_strdup_printf("%s -display none -nodefaults %s",
+                           getenv("QTEST_QEMU_BINARY"), args);
+    for (; env && *env; env += 2) {
+        envp = g_environ_setenv(envp, env[0], env[1], true);
+    }
+    g_assert_true(g_shell_parse_argv(line, NULL, &argv, &error));
+    g_assert_true(g_spawn_sync(NULL, argv, envp, 0, NULL, NULL, NULL, &err,
+                               status, &error));
+    return g_steal_pointer(&err);
+}
+
+static int count_lines(const char *text)
+{
+    g_auto(GStrv) lines = g_strsplit(g_strchomp((char *)text), "\n", 0);
+
+    return g_strv_length(lines);
+}
+
+/* Object and properties */
+
+static void test_memdev(void)
+{
+    VM *vm = start("pc", "");
+    QDict *rsp = qtest_qmp(vm->qts, "{'execute': 'query-memdev'}");
+    QListEntry *entry;
+    int found = 0;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(rsp, "return"), entry) {
+        QDict *dev = qobject_to(QDict, qlist_entry_obj(entry));
+
+        g_assert_cmpstr(qdict_get_str(dev, "id"), ==, "ram0");
+        g_assert_cmpint(qdict_get_int(dev, "size"), ==, VM_RAM_SIZE);
+        g_assert_true(qdict_get_bool(dev, "share"));
+        g_assert_false(qdict_get_bool(dev, "merge"));
+        g_assert_cmpstr(qdict_get_str(dev, "policy"), ==, "default");
+        found++;
+    }
+    g_assert_cmpint(found, ==, 1);
+    qobject_unref(rsp);
+    vm_quit(vm);
+}
+
+static void test_help(void)
+{
+    int status;
+    g_autofree char *err = NULL;
+    g_autofree char *out = NULL;
+    g_autofree char *line = g_strdup_printf(
+        "%s -object memory-backend-guest-memfd,help",
+        getenv("QTEST_QEMU_BINARY"));
+    static const char *const properties[] = {
+        "dump=", "host-nodes=", "kvm-bind=<OnOffAuto>", "merge=", "policy=",
+        "prealloc=", "prealloc-context=", "prealloc-threads=", "reserve=",
+        "share=", "size=",
+    };
+
+    g_assert_true(g_spawn_command_line_sync(line, &out, &err, &status, NULL));
+    g_assert_cmpint(status, ==, 0);
+    for (int i = 0; i < ARRAY_SIZE(properties); i++) {
+        g_assert_nonnull(strstr(out, properties[i]));
+    }
+}
+
+static void test_properties(void)
+{
+    static const struct {
+        const char *set, *name;
+        const char *expect;
+    } rows[] = {
+        { "", "share", "true" },
+        { ",share=on", "share", "true" },
+        { "", "merge", "false" },
+        { ",merge=off", "merge", "false" },
+        { "", "reserve", "true" },
+        { ",reserve=off", "reserve", "false" },
+        { "", "prealloc", "false" },
+        { ",prealloc=on,prealloc-threads=2", "prealloc", "true" },
+        { ",dump=off", "dump", "false" },
+        { "", "kvm-bind", "\"auto\"" },
+        { ",kvm-bind=on", "kvm-bind", "\"on\"" },
+        { ",kvm-bind=off", "kvm-bind", "\"off\"" },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(rows); i++) {
+        VM *vm = start("pc", rows[i].set);
+        QDict *rsp = qtest_qmp(vm->qts, "{'execute': 'qom-get', 'arguments': {"
+                               "'path': '/objects/ram0', 'property': %s}}",
+                               rows[i].name);
+        g_autoptr(GString) value = qobject_to_json(qdict_get(rsp, "return"));
+
+        g_assert_cmpstr(value->str, ==, rows[i].expect);
+        qobject_unref(rsp);
+        if (strstr(rows[i].set, "kvm-bind=off")) {
+            vm_assert_hva(vm, "ram0", "disabled");
+        } else {
+            vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+        }
+        vm_do(vm, "fill 7");
+        vm_do(vm, "check 7");
+        vm_quit(vm);
+    }
+}
+
+/* Errors: one sentence that names the option and the remedy; exit status 1 */
+
+typedef struct ErrorCase {
+    const char *name;
+    const char *args;
+    const char *fault;          /* see tests/guest-memfd/fault.c */
+    const char *option, *remedy;
+} ErrorCase;
+
+#define KVM "-accel kvm -cpu host,-arch-capabilities "
+#define GMEM "-object memory-backend-guest-memfd,id=ram0"
+
+static const ErrorCase errors[] = {
+    { "share-off", KVM VM_MACHINE("pc") " " VM_BACKEND ",share=off", NULL,
+      "'share'", "share=on" },
+    { "merge-on", KVM VM_MACHINE("pc") " " VM_BACKEND ",merge=on", NULL,
+      "'merge'", "merge=off" },
+    { "no-size", KVM "-machine pc,memory-backend=ram0 " GMEM, NULL,
+      "'size'", "missing" },
+    { "size-zero", KVM "-machine pc,memory-backend=ram0 " GMEM ",size=0", NULL,
+      "'size'", "doesn't take value '0'" },
+    { "size-unaligned", KVM "-machine pc,memory-backend=ram0 " GMEM
+      ",size=134217729", NULL, "'size'", "round it up to 134221824" },
+    { "mem-path", KVM "-machine pc,guest-memfd=on -m 64M -mem-path /dev/shm",
+      NULL, "guest-memfd=on", "-mem-path" },
+    { "memfd/hugetlb", KVM VM_MACHINE("pc") " -object memory-backend-memfd,"
+      "id=ram0,size=" VM_RAM ",guest-memfd=on,hugetlb=on", NULL,
+      "'hugetlb'", "use one of them" },
+    { "memfd/share-off", KVM VM_MACHINE("pc") " -object memory-backend-memfd,"
+      "id=ram0,size=" VM_RAM ",guest-memfd=on,share=off", NULL,
+      "'share'", "share=on" },
+    { "machine-tcg", "-accel tcg -machine pc,guest-memfd=on -m 64M", NULL,
+      "guest_memfd", "-accel kvm" },
+    { "size-unlike-m", KVM "-machine pc,memory-backend=ram0 -m 64M "
+      VM_BACKEND, NULL, "-m", "size" },
+    { "size-too-large", KVM "-machine pc,memory-backend=ram0 " GMEM
+      ",size=0x7ffffffffffff000", NULL, "guest RAM", "Cannot allocate memory" },
+    { "prealloc-reserve", KVM VM_MACHINE("pc") " " VM_BACKEND
+      ",prealloc=on,reserve=off", NULL, "'reserve=off'", "incompatible" },
+    { "unknown-property", KVM VM_MACHINE("pc") " " VM_BACKEND ",hugetlb=on",
+      NULL, "hugetlb", "Invalid parameter" },
+    { "tcg", "-accel tcg " VM_MACHINE("pc") " " VM_BACKEND, NULL,
+      "guest_memfd", "-accel kvm" },
+    { "kernel/no-guest-memfd", KVM VM_MACHINE("pc") " " VM_BACKEND, "cap=0",
+      "no guest_memfd", "Linux 6.18" },
+    { "kernel/no-flags", KVM VM_MACHINE("pc") " " VM_BACKEND, "flags=0",
+      "flags are 0x0", "Linux 6.18" },
+    { "kernel/no-init-shared", KVM VM_MACHINE("pc") " " VM_BACKEND, "flags=1",
+      "flags are 0x1", "Linux 6.18" },
+    { "kernel/create-EACCES", KVM VM_MACHINE("pc") " " VM_BACKEND, "create=13",
+      "Permission denied", "SELinux" },
+    { "kernel/create-EMFILE", KVM VM_MACHINE("pc") " " VM_BACKEND, "create=24",
+      "Too many open files", "ulimit -n" },
+    { "kernel/create-ENOMEM", KVM VM_MACHINE("pc") " " VM_BACKEND, "create=12",
+      "Cannot allocate memory", "guest_memfd" },
+    { "kernel/bind-refused", KVM VM_MACHINE("pc") " " VM_BACKEND
+      ",kvm-bind=on", "bind=22", "cannot bind", "kvm-bind=auto" },
+};
+
+static void test_error(const void *data)
+{
+    const ErrorCase *c = data;
+    g_autofree char *path = NULL, *err = NULL;
+    const char *env[] = {
+        "GUEST_MEMFD_FAULT", NULL, "LD_PRELOAD", FAULT_LIB, NULL
+    };
+    int status;
+
+    if (c->fault) {
+        int fd = g_file_open_tmp("guest-memfd-fault-XXXXXX", &path, NULL);
+
+        g_assert_cmpint(fd, >=, 0);
+        g_assert_cmpint(write(fd, c->fault, strlen(c->fault)), >, 0);
+        close(fd);
+        env[1] = path;
+    }
+    err = run(c->fault ? env : NULL, &status, "%s", c->args);
+    if (path) {
+        unlink(path);
+    }
+
+    g_test_message("%s", err);
+    g_assert_true(WIFEXITED(status));
+    g_assert_cmpint(WEXITSTATUS(status), ==, 1);
+    g_assert_nonnull(strstr(err, c->option));
+    g_assert_nonnull(strstr(err, c->remedy));
+    g_assert_cmpint(count_lines(err), <=, 2);   /* a hint at most */
+}
+
+/* Where KVM refuses to bind, auto goes on with the host mapping */
+static void test_bind_refused_auto(void)
+{
+    g_autofree char *path = NULL;
+    int fd = g_file_open_tmp("guest-memfd-fault-XXXXXX", &path, NULL);
+    VM *vm;
+
+    g_assert_cmpint(write(fd, "bind=22", 7), ==, 7);
+    close(fd);
+    g_setenv("GUEST_MEMFD_FAULT", path, true);
+    g_setenv("LD_PRELOAD", FAULT_LIB, true);
+    vm = start("q35", "");
+    g_unsetenv("LD_PRELOAD");
+    g_unsetenv("GUEST_MEMFD_FAULT");
+
+    vm_assert_hva(vm, "ram0", "refused");
+    vm_do(vm, "fill 3");
+    vm_do(vm, "check 3");
+    vm_quit(vm);
+    unlink(path);
+}
+
+/* Bound, and coherent with the host mapping */
+
+static void test_bound(const void *machine)
+{
+    VM *vm = start(machine, "");
+
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    vm_do(vm, "fill 42");
+    vm_do(vm, "check 42");
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    vm_quit(vm);
+}
+
+static void test_guest_writes_host_reads(void)
+{
+    VM *vm = start("q35", "");
+    const uint64_t addresses[] = { 16 * MiB, 64 * MiB + 8, VM_RAM_SIZE - 8 };
+
+    for (int i = 0; i < ARRAY_SIZE(addresses); i++) {
+        uint64_t value = 0x1122334455667788 + i;
+
+        g_assert_cmphex(qtest_readq(vm->qts, addresses[i]), !=, value);
+        vm_do(vm, "write64 %" PRIu64 " %" PRIu64, addresses[i], value);
+        g_assert_cmphex(qtest_readq(vm->qts, addresses[i]), ==, value);
+    }
+    vm_quit(vm);
+}
+
+static void test_host_writes_guest_reads(void)
+{
+    VM *vm = start("q35", "");
+    const uint64_t addresses[] = { 16 * MiB, 64 * MiB + 8, VM_RAM_SIZE - 8 };
+
+    for (int i = 0; i < ARRAY_SIZE(addresses); i++) {
+        uint64_t value = 0x8877665544332211 + i;
+
+        /* once before the guest ever touched the page, once after */
+        qtest_writeq(vm->qts, addresses[i], value);
+        g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, addresses[i]), ==,
+                        value);
+        qtest_writeq(vm->qts, addresses[i], ~value);
+        g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, addresses[i]), ==,
+                        ~value);
+    }
+    vm_quit(vm);
+}
+
+/* Store through the data side, execute from a bound page */
+static void test_execute(void)
+{
+    VM *vm = start("q35", "");
+
+    for (uint64_t addr = 32 * MiB; addr < 40 * MiB; addr += MiB + 4096) {
+        vm_do(vm, "exec %" PRIu64, addr);
+    }
+    vm_quit(vm);
+}
+
+/* PAM opens and closes shadow RAM below 1 MiB; resets go in between */
+static void test_pam_resets(const void *machine)
+{
+    VM *vm = start(machine, "");
+    uint64_t open, closed;
+
+    vm_do(vm, "pam on");
+    vm_do(vm, "fill 5");
+    vm_do(vm, "fillr 0xc0000 0x40000 6");
+    open = vm_info_number(vm, "ram0", "bound");
+    vm_do(vm, "pam off");
+    closed = vm_info_number(vm, "ram0", "bound");
+    g_assert_cmpint(open - closed, >=, 128 * KiB);
+
+    for (int i = 0; i < 20; i++) {
+        vm_do(vm, i % 2 ? "pam on" : "pam off");
+        qtest_qmp_assert_success(vm->qts, "{'execute': 'system_reset'}");
+        qtest_qmp_eventwait(vm->qts, "RESET");
+        vm_wait_ready(vm);
+        vm_do(vm, "pam off");
+        g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, closed);
+        vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+        vm_do(vm, "pam on");
+        g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, open);
+        vm_do(vm, "checkr 0xc0000 0x40000 6");
+        vm_do(vm, "checkr 0x200000 0x100000 5");
+    }
+    vm_do(vm, "checkr 0x200000 %" PRIu64 " 5", VM_RAM_SIZE - 2 * MiB);
+    vm_quit(vm);
+}
+
+/* Several files, several VMs */
+
+static void test_two_backends(void)
+{
+    VM *vm = vm_start("-machine q35 -m 256M -smp 2 "
+                      "-object memory-backend-guest-memfd,id=node0,size=128M "
+                      "-object memory-backend-guest-memfd,id=node1,size=128M "
+                      "-numa node,memdev=node0,cpus=0 "
+                      "-numa node,memdev=node1,cpus=1");
+
+    vm_wait_ready(vm);
+    g_assert_cmpint(vm_count_gmem_fds(vm), ==, 2);
+    g_assert_cmpint(vm_info_number(vm, "node0", "hva"), ==, 0);
+    g_assert_cmpint(vm_info_number(vm, "node1", "hva"), ==, 0);
+    g_assert_cmpint(vm_info_number(vm, "node1", "bound"), ==, 128 * MiB);
+
+    /* The same offset in each file */
+    vm_do(vm, "write64 0x1000000 1");
+    vm_do(vm, "write64 0x9000000 2");
+    g_assert_cmpint(vm_number(vm, "read64 0x1000000"), ==, 1);
+    g_assert_cmpint(vm_number(vm, "read64 0x9000000"), ==, 2);
+    vm_do(vm, "fill 9");
+    vm_do(vm, "check 9");
+    vm_quit(vm);
+}
+
+static void test_two_vms(void)
+{
+    VM *a = start("pc", ""), *b = start("q35", "");
+
+    vm_assert_bound(a, "ram0", VM_RAM_SIZE);
+    vm_assert_bound(b, "ram0", VM_RAM_SIZE);
+    vm_do(a, "fill 1");
+    vm_do(b, "fill 2");
+    vm_do(a, "check 1");
+    vm_quit(a);
+    vm_do(b, "check 2");
+    vm_quit(b);
+}
+
+/* Hotplug */
+
+/* What a guest's ACPI code does: eject the DIMM of a memory slot */
+static void eject_dimm(VM *vm, int slot)
+{
+    vm_do(vm, "outb 0xa00 %d", slot);
+    vm_do(vm, "outb 0xa14 8");
+}
+
+static void test_dimm(const void *machine)
+{
+    const uint64_t dimm = 4 * GiB, size = 64 * MiB;
+    VM *vm = vm_start("-machine %s,memory-backend=ram0 -m " VM_RAM
+                      ",slots=2,maxmem=1G " VM_BACKEND,
+                      (const char *)machine);
+    int fds;
+
+    vm_wait_ready(vm);
+    fds = vm_count_gmem_fds(vm);
+    for (int i = 0; i < 5; i++) {
+        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
+            "'arguments': {'qom-type': 'memory-backend-guest-memfd',"
+            "'id': 'mem1', 'size': %" PRIu64 "}}", size);
+        g_assert_cmpint(vm_info_number(vm, "mem1", "bound"), ==, 0);
+        qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
+            "'arguments': {'driver': 'pc-dimm', 'id': 'dimm1',"
+            "'memdev': 'mem1', 'addr': %" PRIu64 "}}", dimm);
+        g_assert_cmpint(vm_info_number(vm, "mem1", "bound"), ==, size);
+        g_assert_cmpint(vm_info_number(vm, "mem1", "hva"), ==, 0);
+
+        vm_do(vm, "zero %" PRIu64 " %" PRIu64, dimm, size);
+        vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 8", dimm, size);
+        vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 8", dimm, size);
+
+        /* in use */
+        qobject_unref(qtest_qmp_assert_failure_ref(vm->qts,
+            "{'execute': 'object-del', 'arguments': {'id': 'mem1'}}"));
+
+        qtest_qmp_assert_success(vm->qts,
+            "{'execute': 'device_del', 'arguments': {'id': 'dimm1'}}");
+        eject_dimm(vm, 0);
+        qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
+        g_assert_cmpint(vm_info_number(vm, "mem1", "bound"), ==, 0);
+        qtest_qmp_assert_success(vm->qts,
+            "{'execute': 'object-del', 'arguments': {'id': 'mem1'}}");
+        g_assert_false(vm_info_exists(vm, "mem1"));
+        vm_wait_gmem_fds(vm, fds);
+    }
+    vm_quit(vm);
+}
+
+/* The file */
+
+static void test_cloexec(void)
+{
+    VM *vm = start("pc", "");
+    g_autofree char *path = g_strdup_printf("/proc/%d/fd",
+                                            (int)qtest_pid(vm->qts));
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    const char *name;
+    int found = 0;
+
+    while ((name = g_dir_read_name(dir))) {
+        g_autofree char *link = g_build_filename(path, name, NULL);
+        g_autofree char *target = g_file_read_link(link, NULL);
+        g_autofree char *info = g_strdup_printf("/proc/%d/fdinfo/%s",
+                                                (int)qtest_pid(vm->qts), name);
+        g_autofree char *text = NULL;
+
+        if (target && strstr(target, "kvm-gmem")) {
+            g_assert_true(g_file_get_contents(info, &text, NULL, NULL));
+            text = g_strdelimit(text, "\t", ' ');
+            g_assert_cmphex(strtol(strstr(text, "flags:") + 6, NULL, 8) &
+                            O_CLOEXEC, ==, O_CLOEXEC);
+            found++;
+        }
+    }
+    g_assert_cmpint(found, ==, 1);
+    vm_quit(vm);
+}
+
+static int64_t unevictable_kib(void)
+{
+    g_autofree char *text = NULL;
+
+    g_assert_true(g_file_get_contents("/proc/meminfo", &text, NULL, NULL));
+    return g_ascii_strtoll(strstr(text, "Unevictable:") + 12, NULL, 0);
+}
+
+/* The pages of a guest_memfd are unevictable: they must go with the process */
+static void test_exit_frees_memory(void)
+{
+    const int64_t kib = MiB;    /* of 1 GiB: more than other tests' noise */
+    int64_t before = unevictable_kib(), during;
+    VM *vm = vm_start("-machine pc,memory-backend=big -m 1G -object "
+                      "memory-backend-guest-memfd,id=big,size=1G,prealloc=on");
+
+    vm_wait_ready(vm);
+    during = unevictable_kib();
+    g_assert_cmpint(during - before, >, kib / 2);
+    vm_quit(vm);
+    for (int i = 0; i < 100 && unevictable_kib() - before > kib / 2; i++) {
+        g_usleep(100 * 1000);
+    }
+    g_assert_cmpint(unevictable_kib() - before, <, kib / 2);
+}
+
+static void add_per_machine(const char *name, GTestDataFunc func)
+{
+    for (int i = 0; i < ARRAY_SIZE(machines); i++) {
+        g_autofree char *path = g_strdup_printf("/guest-memfd/%s/%s", name,
+                                                machines[i]);
+
+        qtest_add_data_func(path, machines[i], func);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+
+    if (!guest_memfd_supported()) {
+        g_test_skip("this host has no mappable guest_memfd");
+        return 0;
+    }
+
+    qtest_add_func("/guest-memfd/object/memdev", test_memdev);
+    qtest_add_func("/guest-memfd/object/help", test_help);
+    qtest_add_func("/guest-memfd/object/properties", test_properties);
+    for (int i = 0; i < ARRAY_SIZE(errors); i++) {
+        g_autofree char *path = g_strdup_printf("/guest-memfd/error/%s",
+                                                errors[i].name);
+
+        qtest_add_data_func(path, &errors[i], test_error);
+    }
+    qtest_add_func("/guest-memfd/bind-refused/auto", test_bind_refused_auto);
+    add_per_machine("bound", test_bound);
+    qtest_add_func("/guest-memfd/coherent/guest-writes",
+                   test_guest_writes_host_reads);
+    qtest_add_func("/guest-memfd/coherent/host-writes",
+                   test_host_writes_guest_reads);
+    qtest_add_func("/guest-memfd/execute", test_execute);
+    add_per_machine("pam-resets", test_pam_resets);
+    qtest_add_func("/guest-memfd/two-backends", test_two_backends);
+    qtest_add_func("/guest-memfd/two-vms", test_two_vms);
+    add_per_machine("dimm", test_dimm);
+    qtest_add_func("/guest-memfd/cloexec", test_cloexec);
+    qtest_add_func("/guest-memfd/exit-frees-memory", test_exit_frees_memory);
+
+    return g_test_run();
+}

@@ -1,0 +1,60 @@
+/*
+ * VMs whose RAM is a guest_memfd, running the payload of tests/guest-memfd
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TESTS_GUEST_MEMFD_VM_H
+#define TESTS_GUEST_MEMFD_VM_H
+
+#include "../libqtest.h"
+
+typedef struct VM {
+    QTestState *qts;
+    int serial;                 /* the payload's console */
+    GString *input;             /* read from it, not used yet */
+} VM;
+
+/* Command line of a VM with backend "ram0" of 128 MiB; the rest is up to you */
+#define VM_RAM "128M"
+#define VM_RAM_SIZE (128 * MiB)
+#define VM_MACHINE(machine) "-machine " machine ",memory-backend=ram0 -m " VM_RAM
+#define VM_BACKEND "-object memory-backend-guest-memfd,id=ram0,size=" VM_RAM
+
+/**
+ * guest_memfd_supported: can this host create a mappable guest_memfd?
+ *
+ * Prints the reason if not.
+ */
+bool guest_memfd_supported(void);
+
+/* Start a VM with these arguments; it runs the payload, KVM and no devices */
+VM *vm_start(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+/* Wait until the payload greets: after vm_start() or a reset */
+void vm_wait_ready(VM *vm);
+void vm_quit(VM *vm);
+
+/* Give the payload a command; what it answers after "ok" */
+char *vm_command(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+/* ... when the answer does not matter */
+void vm_do(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+/* ... when it is a number */
+uint64_t vm_number(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+
+/* What query-guest-memfd says of a backend; NULL if it does not list it */
+QDict *vm_info(VM *vm, const char *id);
+bool vm_info_exists(VM *vm, const char *id);
+uint64_t vm_info_number(VM *vm, const char *id, const char *member);
+/* How many slots of the backend are in this state ("bound", "alias", ...) */
+int vm_count_slots(VM *vm, const char *id, const char *state);
+/* All RAM that the guest can see is bound, and no byte is on an HVA slot */
+void vm_assert_bound(VM *vm, const char *id, uint64_t size);
+/* No RAM is bound, and the reason is @state */
+void vm_assert_hva(VM *vm, const char *id, const char *state);
+
+/* Files that QEMU has open whose link contains "kvm-gmem" */
+int vm_count_gmem_fds(VM *vm);
+/* ... soon: a RAMBlock closes its file after an RCU grace period */
+void vm_wait_gmem_fds(VM *vm, int n);
+
+#endif
