@@ -110,12 +110,16 @@ static bool map_file(HostMemoryBackend *backend, Error **errp)
 bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
 {
     ERRP_GUARD();
+    const char *id = object_get_canonical_path_component(OBJECT(backend));
 
     if (!check_properties(backend, errp) || !map_file(backend, errp)) {
-        error_prepend(errp, "memory backend '%s': ",
-                      object_get_canonical_path_component(OBJECT(backend)));
+        error_prepend(errp, "memory backend '%s': ", id);
         return false;
     }
+    if (backend->policy != HOST_MEM_POLICY_DEFAULT) {
+        guest_memfd_check_numa_policy(id);
+    }
+    guest_memfd_prealloc_init();
     return true;
 }
 

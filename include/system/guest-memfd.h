@@ -28,7 +28,8 @@
  * GuestMemfd: what QEMU knows of the guest_memfd of one memory backend
  *
  * @enable: property guest-memfd of memory-backend-memfd
- * @kvm_bind: property kvm-bind of memory-backend-guest-memfd: bind always, never, or where KVM allows it
+ * @kvm_bind: property kvm-bind of memory-backend-guest-memfd: bind always,
+ *     never, or where KVM allows it
  * @other_vm: the file was created by another VM (it came over CPR), so that
  *     this VM can map it, but never bind it
  * @warned: the user has been told that KVM refused to bind
@@ -103,6 +104,21 @@ void guest_memfd_machine_add_property(ObjectClass *oc);
  */
 const char *guest_memfd_machine_memdev_type(MachineState *ms, const char *path,
                                             Error **errp);
+
+/**
+ * guest_memfd_prealloc_init: preallocate guest_memfd RAM in its own way
+ *
+ * From now on qemu_prealloc_mem() allocates the pages of a guest_memfd by
+ * fallocate().  Called when the first one is created.
+ */
+void guest_memfd_prealloc_init(void);
+
+/**
+ * guest_memfd_check_numa_policy: warn once if the kernel ignores NUMA policies
+ *
+ * @id: the memory backend with a policy, for the message
+ */
+void guest_memfd_check_numa_policy(const char *id);
 
 /**
  * guest_memfd_check_userfault: can userfaultfd do its work on a RAMBlock?

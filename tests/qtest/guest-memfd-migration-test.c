@@ -74,7 +74,7 @@ static void start_counting(VM *vm, const Case *c)
     vm_do(vm, "count all");
 }
 
-/* The guest ends its count, having made at least one pass, and found it right */
+/* The guest ends its count, after at least one pass, and finds it right */
 static void stop_counting(VM *vm)
 {
     g_autofree char *answer = NULL;
@@ -83,7 +83,7 @@ static void stop_counting(VM *vm)
     answer = vm_command(vm, "stop");
 
     g_assert_true(g_str_has_prefix(answer, "passes="));
-    g_assert_cmpint(strtoull(answer + 7, NULL, 0), >, 0);
+    g_assert_cmpint(g_ascii_strtoull(answer + 7, NULL, 0), >, 0);
 }
 
 static void set_up(VM *vm, const Case *c)

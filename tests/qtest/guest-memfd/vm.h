@@ -18,7 +18,8 @@ typedef struct VM {
 /* Command line of a VM with backend "ram0" of 128 MiB; the rest is up to you */
 #define VM_RAM "128M"
 #define VM_RAM_SIZE (128 * MiB)
-#define VM_MACHINE(machine) "-machine " machine ",memory-backend=ram0 -m " VM_RAM
+#define VM_MACHINE(machine) \
+    "-machine " machine ",memory-backend=ram0 -m " VM_RAM
 #define VM_BACKEND "-object memory-backend-guest-memfd,id=ram0,size=" VM_RAM
 
 /**

@@ -1,0 +1,68 @@
+/*
+ * Preallocation of RAM that is a guest_memfd
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/madvise.h"
+#include "qemu/mmap-alloc.h"
+#include "qemu/units.h"
+#include "exec/ramblock.h"
+#include "exec/ramlist.h"
+#include "system/guest-memfd.h"
+#include "trace.h"
+
+/*
+ * The list is locked and not read by RCU, since threads that preallocate are
+ * not registered with RCU.
+ */
+static int find_file(void *addr, size_t size, off_t *offset)
+{
+    RAMBlock *rb;
+    int fd = -1;
+
+    qemu_mutex_lock_ramlist();
+    RAMBLOCK_FOREACH(rb) {
+        if (rb->gmem && (uint8_t *)addr >= rb->host &&
+            (uint8_t *)addr + size <= rb->host + rb->max_length) {
+            *offset = (uint8_t *)addr - rb->host;
+            fd = rb->fd;
+            break;
+        }
+    }
+    qemu_mutex_unlock_ramlist();
+    return fd;
+}
+
+/*
+ * Allocate the pages of the file: bound memslots need no host page tables, and
+ * without them it is several times faster than MADV_POPULATE_WRITE.  Pages are
+ * zeroed at first use.  Linux, virt/kvm/guest_memfd.c:kvm_gmem_allocate():
+ * KEEP_SIZE is mandatory, any signal interrupts, and what is done stays done.
+ */
+static int populate(void *addr, size_t size)
+{
+    const size_t chunk = 64 * MiB;
+    off_t offset, end;
+    int fd = find_file(addr, size, &offset);
+
+    if (fd < 0) {
+        return qemu_madvise(addr, size, QEMU_MADV_POPULATE_WRITE) ? -errno : 0;
+    }
+    trace_guest_memfd_prealloc(fd, offset, size);
+    for (end = offset + size; offset < end; offset += chunk) {
+        int ret = RETRY_ON_EINTR(fallocate(fd, FALLOC_FL_KEEP_SIZE, offset,
+                                           MIN(chunk, end - offset)));
+
+        if (ret < 0) {
+            return -errno;
+        }
+    }
+    return 0;
+}
+
+void guest_memfd_prealloc_init(void)
+{
+    qemu_prealloc_populate = populate;
+}
