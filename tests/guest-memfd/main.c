@@ -1,6 +1,26 @@
 /*
  * Guest payload: the commands
  *
+ * Numbers are as in C, and addresses guest-physical.
+ *
+ *   info              "ok ram=BYTES cpus=N own=START-END ranges=START-END,..."
+ *                     where the ranges are what fill, check and count do all
+ *                     of; each END is the first address behind
+ *   fill, check       a pattern (pattern.h) in all RAM; "ok BYTES" or
+ *                     "error at=ADDRESS expected=VALUE found=VALUE"
+ *   fillr, checkr     the same in one range, which may be a hot-plugged DIMM
+ *   zero              check that a range is zero
+ *   count             add 1 to the first word of each page, pass after pass:
+ *                     "ok counting", then until the next line, whatever it
+ *                     says: "ok passes=N", if each page holds what it must
+ *   read64, write64   "ok VALUE", "ok"
+ *   exec              store code, run it, twice; "ok" if it did as it should
+ *   smp               how many CPUs share the work of the commands above
+ *   spin              "ok spinning", and a busy loop until the next line
+ *   reset, halt       "ok"; after a reset the greeting comes again
+ *
+ * An architecture adds to them: see its arch_command().
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -183,6 +183,7 @@ void arch_ram(struct range_list *list)
     range_exclude(list, VGA_HOLE, pam_get() == 3 ? PAM_START : PAM_END);
 }
 
+/* pam on|off|ro|wo|query: "ok STATE".  KVM does not enforce ro. */
 bool arch_command(unsigned args, char **arg)
 {
     uint64_t port, value;

@@ -6,7 +6,8 @@
  * image's first byte, with CS:IP = 0x100:0.  From there one path serves both.
  *
  * All C code but cpu_init() and exception() runs at CPL3: some KVM hosts
- * interpret the guest's kernel mode, and none interprets its user mode. *
+ * interpret the guest's kernel mode, and none interprets its user mode.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run our tests with Meson and count their cases.
+
+usage: check.py BUILD [SUITE|TEST...]
+The last line says how many cases passed, failed and were skipped. A test that fails
+without naming a case (it crashed, or ran into its time limit) counts as one failed case.
+With CHECK_NO_SKIP=1 a skipped case is a failure of the run.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+BAD = ('failure', 'error')
+GOOD = ('OK', 'SKIP', 'EXPECTEDFAIL')
+
+
+def select(build, names):
+    """The tests that the names mean: suites, tests, or the last part of a test's name."""
+    tests = json.loads((build / 'meson-info/intro-tests.json').read_text())
+    called = {}
+    for test in tests:
+        suites = [s.rpartition(':')[2] for s in test['suite']]
+        for alias in {test['name'], test['name'].rpartition('/')[2], *suites}:
+            called.setdefault(alias, set()).add(test['name'])
+    unknown = [n for n in names if n not in called]
+    if unknown:
+        sys.exit(f'error: no test or suite {unknown[0]}; there are: {", ".join(sorted(called))}'
+                 '\n(scripts/dev runs any test of QEMU itself)')
+    return sorted({test for name in names for test in called[name]})
+
+
+def count(logs):
+    """Cases passed and skipped, and the names of those that failed."""
+    passed = skipped = 0
+    failed = []
+    blamed = set()
+    for suite in ET.parse(logs / 'testlog.junit.xml').iter('testsuite'):
+        for case in suite.iter('testcase'):
+            # A test's cases form a suite PROJECT.TEST; a test without any is a case itself.
+            test = suite.get('name').partition('.')[2]
+            name = f'{test} {case.get("name")}' if test else case.get('name')
+            if any(case.find(tag) is not None for tag in BAD):
+                failed.append(name)
+                blamed.add(test or name)
+            elif case.find('skipped') is not None:
+                skipped += 1
+            else:
+                passed += 1
+    for line in (logs / 'testlog.json').read_text().splitlines():
+        test = json.loads(line)
+        if test['result'] not in GOOD and test['name'] not in blamed:
+            failed.append(f'{test["name"]} ({test["result"]})')
+    return passed, failed, skipped
+
+
+def main():
+    build = Path(sys.argv[1]).resolve()
+    logs = build / 'meson-logs'
+    for log in logs.glob('testlog*'):
+        log.unlink()
+    subprocess.run([sys.executable, '-m', 'mesonbuild.mesonmain', 'test', '-C', str(build),
+                    '--print-errorlogs', *select(build, sys.argv[2:])], check=False)
+    if not (logs / 'testlog.junit.xml').exists():
+        sys.exit('error: Meson ran no test')
+    passed, failed, skipped = count(logs)
+    for name in failed:
+        print(f'FAILED {name}')
+    print(f'{passed} passed, {len(failed)} failed, {skipped} skipped')
+    strict = os.environ.get('CHECK_NO_SKIP') == '1'
+    sys.exit(1 if failed or not passed or (strict and skipped) else 0)
+
+
+if __name__ == '__main__':
+    main()

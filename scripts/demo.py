@@ -1,0 +1,352 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Boot guests whose RAM is a guest_memfd, and show that it is.
+
+usage: demo.py BUILDDIR [x86_64]
+For each machine type, a small guest of ours (tests/guest-memfd) fills its RAM and checks
+it, and what it says is compared with what the host sees. Exits 0 if all of it is true.
+
+  KERNEL=FILE [INITRD=FILE] [APPEND=OPTIONS]
+      boots this Linux kernel instead, with its console on the terminal
+"""
+
+import fcntl
+import os
+import platform
+import random
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+RAM = 1 << 30
+OBJECT = f'memory-backend-guest-memfd,id=ram0,size={RAM >> 30}G'
+COMMON = ['-accel', 'kvm', '-cpu', 'host,-arch-capabilities', '-m', f'{RAM >> 30}G',
+          '-object', OBJECT]
+MACHINES = ['pc', 'q35']
+SAMPLES = 4096
+
+# linux/kvm.h
+KVM_CREATE_VM = 0xae01
+KVM_CHECK_EXTENSION = 0xae03
+KVM_CAP_GUEST_MEMFD = 234
+KVM_CAP_GUEST_MEMFD_FLAGS = 244
+MMAP_AND_INIT_SHARED = 3
+
+
+class Failed(Exception):
+    """What is not as it should be, in a sentence."""
+
+
+def check(condition, sentence):
+    if not condition:
+        raise Failed(sentence)
+
+
+def check_host():
+    """Say what this host lacks, and what helps."""
+    check(platform.machine() == 'x86_64',
+          f"the demo's guest is an x86-64 program, and this host is {platform.machine()}")
+    if not os.path.exists('/dev/kvm'):
+        flags = re.search(r'^flags\s*:.*\b(vmx|svm)\b', Path('/proc/cpuinfo').read_text(), re.M)
+        check(flags, 'this host has no /dev/kvm, and its processor offers no virtualization (no '
+              'vmx or svm in /proc/cpuinfo): enable it in the firmware set-up or, if the host '
+              'is itself a virtual machine, have nested virtualization enabled for it')
+        module = 'kvm_intel' if flags[1] == 'vmx' else 'kvm_amd'
+        raise Failed(f'this host has no /dev/kvm: load the module by "modprobe {module}"; if '
+                     'that is refused, virtualization is disabled in the firmware set-up')
+    try:
+        kvm = os.open('/dev/kvm', os.O_RDWR | os.O_CLOEXEC)
+        # The capabilities of a virtual machine: /dev/kvm itself may promise more.
+        vm = fcntl.ioctl(kvm, KVM_CREATE_VM, 0)
+    except PermissionError as e:
+        raise Failed('no permission to open /dev/kvm: join the group that owns it (mostly by '
+                     '"usermod -aG kvm USER") and log in again, or run this as root') from e
+    except OSError as e:
+        raise Failed(f'KVM cannot create a virtual machine here: {e.strerror}') from e
+    caps = [fcntl.ioctl(vm, KVM_CHECK_EXTENSION, cap)
+            for cap in (KVM_CAP_GUEST_MEMFD, KVM_CAP_GUEST_MEMFD_FLAGS)]
+    os.close(vm)
+    os.close(kvm)
+    found = (f'KVM of Linux {platform.release()} says KVM_CAP_GUEST_MEMFD = {caps[0]}, '
+             f'KVM_CAP_GUEST_MEMFD_FLAGS = {caps[1]}')
+    check(caps[0] == 1, f'this kernel has no guest_memfd ({found}): boot Linux 6.18 or later, '
+          'built with CONFIG_KVM_GUEST_MEMFD')
+    check(caps[1] & MMAP_AND_INIT_SHARED == MMAP_AND_INIT_SHARED,
+          f'a guest_memfd cannot be mapped and shared here ({found}, and 3 is needed): boot '
+          'Linux 6.18 or later')
+    return found
+
+
+def show(label, text, newline='\n'):
+    lines = textwrap.wrap(text, 84, break_long_words=False, break_on_hyphens=False)
+    print(f'  {label:<9}', (newline + ' ' * 14).join(lines), flush=True)
+
+
+def show_command(pid):
+    words = Path(f'/proc/{pid}/cmdline').read_bytes().decode().split('\0')[:-1]
+    show('command', shlex.join(words), newline=' \\\n')
+
+
+def pattern(address, seed):
+    """The same as in tests/guest-memfd/pattern.h."""
+    return (address + seed * 0xd1342543de82ef95) * 0x9e3779b97f4a7c15 % 2**64
+
+
+class HostView:
+    """What the host sees of a guest's RAM: the mapping and the memslots."""
+
+    def __init__(self, pid, backends):
+        self.lines = [line for line in Path(f'/proc/{pid}/maps').read_text().splitlines()
+                      if '[kvm-gmem]' in line]
+        check(self.lines, f'QEMU has mapped no guest_memfd: no [kvm-gmem] in /proc/{pid}/maps')
+        self.maps = []
+        for line in self.lines:
+            addresses, _, offset = line.split()[:3]
+            start, end = (int(a, 16) for a in addresses.split('-'))
+            self.maps.append((int(offset, 16), end - start, start))
+        mapped = sum(size for _, size, _ in self.maps)
+        check(mapped == RAM, f'{mapped} bytes of guest_memfd are mapped, and RAM is {RAM}')
+
+        check([b['id'] for b in backends] == ['ram0'],
+              f'query-guest-memfd knows {backends}, and ram0 was expected')
+        self.slots = backends[0]['slots']
+        self.bound = [s for s in self.slots if s['state'] == 'bound']
+        check(sum(s['size'] for s in self.bound) == backends[0]['bound'],
+              'query-guest-memfd contradicts itself on the bytes bound')
+        self.memory = os.open(f'/proc/{pid}/mem', os.O_RDWR | os.O_CLOEXEC)
+
+    def __del__(self):
+        if hasattr(self, 'memory'):
+            os.close(self.memory)
+
+    def unbound(self):
+        """Parts of the file that no bound memslot shows."""
+        at, parts = 0, []
+        for slot in sorted(self.bound, key=lambda s: s['offset']):
+            if at < slot['offset']:
+                parts.append((at, slot['offset']))
+            at = slot['offset'] + slot['size']
+        return parts + ([(at, RAM)] if at < RAM else [])
+
+    def address(self, gpa):
+        """Where QEMU's process has mapped guest address @gpa."""
+        offsets = [gpa - s['gpa'] + s['offset'] for s in self.bound
+                   if s['gpa'] <= gpa < s['gpa'] + s['size']]
+        check(len(offsets) == 1, f'guest address {gpa:#x} is in {len(offsets)} bound memslots')
+        return next(start + offsets[0] - offset for offset, size, start in self.maps
+                    if offset <= offsets[0] < offset + size)
+
+    def read(self, gpa):
+        return int.from_bytes(os.pread(self.memory, 8, self.address(gpa)), 'little')
+
+    def write(self, gpa, value):
+        os.pwrite(self.memory, value.to_bytes(8, 'little'), self.address(gpa))
+
+    def show(self):
+        for line in self.lines:
+            show('mapping', ' '.join(line.split()))
+        for s in self.slots:
+            show('memslot', f'guest {s["gpa"]:#x}-{s["gpa"] + s["size"]:#x} '
+                 f'= file {s["offset"]:#x}-{s["offset"] + s["size"]:#x}: {s["state"]}')
+        total = sum(s['size'] for s in self.bound)
+        show('bound', f'{total} bytes of {RAM} of RAM')
+        for start, end in self.unbound():
+            # All that a PC hides of its RAM is below 1 MiB.
+            check(0xa0000 <= start < end <= 0x100000,
+                  f'RAM at {start:#x}-{end:#x} of the file is not bound')
+            show('', f'+ {end - start} at {start:#x}-{end:#x}, '
+                 'which a PC hides behind VGA and ROMs')
+            total += end - start
+        check(total == RAM, f'bound and hidden RAM are {total} bytes')
+
+
+class Guest:
+    """A virtual machine that runs the payload, and our line to it."""
+
+    def __init__(self, vm):
+        self.vm = vm
+        console = vm.console_socket
+        console.settimeout(60)
+        self.lines = console.makefile('rw', newline='\n')
+
+    def hear(self):
+        try:
+            line = self.lines.readline().strip()
+        except TimeoutError as e:
+            raise Failed('the guest has said nothing for a minute') from e
+        check(line, f'QEMU has ended: {self.vm.get_log() or "and said nothing"}')
+        return line
+
+    def ask(self, command, quiet=False):
+        start = time.monotonic()
+        self.lines.write(command + '\n')
+        self.lines.flush()
+        answer = self.hear()
+        if not quiet:
+            show('guest', f'{command}: {answer}  ({time.monotonic() - start:.2f} s)')
+        check(answer.split()[0] == 'ok', f'the guest was told "{command}" and says "{answer}"')
+        return answer[3:]
+
+
+def read_by_qmp(vm, gpa):
+    with tempfile.NamedTemporaryFile(prefix='guest-memfd-demo-') as file:
+        vm.cmd('pmemsave', val=gpa, size=8, filename=file.name)
+        return int.from_bytes(Path(file.name).read_bytes(), 'little')
+
+
+def check_coherence(vm, guest, host):
+    """Random values at random places: nothing can know them beforehand."""
+    gpa = random.randrange(16 << 20, RAM, 8)
+    value = random.getrandbits(64)
+    host.write(gpa, value)
+    found = int(guest.ask(f'read64 {gpa:#x}', quiet=True), 0)
+    show('coherent', f'host wrote {value:#018x} into the mapping, guest reads {found:#018x}')
+    check(found == value, f'the guest does not see what the host wrote for {gpa:#x}')
+
+    value = random.getrandbits(64)
+    guest.ask(f'write64 {gpa:#x} {value:#x}', quiet=True)
+    found = read_by_qmp(vm, gpa)
+    show('coherent', f'guest wrote {value:#018x} at {gpa:#x}, QMP reads {found:#018x}')
+    check(found == value and host.read(gpa) == value,
+          f'the host does not see what the guest wrote at {gpa:#x}')
+
+
+def prove(vm):
+    """Start a guest and compare what it says with what the host sees."""
+    vm.launch()
+    show_command(vm.get_pid())
+    guest = Guest(vm)
+    show('guest', guest.hear())
+    guest.ask('pam on')                 # also the RAM behind the ROMs, as firmware does
+    info = dict(word.split('=') for word in guest.ask('info').split())
+    check(int(info['ram']) == RAM, f'the guest has {info["ram"]} bytes of RAM')
+    tested = sum(int(end, 0) - int(start, 0) for start, end in
+                 (r.split('-') for r in info['ranges'].split(',')))
+    seed = random.getrandbits(32)
+    for command in 'fill', 'check':
+        check(int(guest.ask(f'{command} {seed}')) == tested, f'{command} did not do all RAM')
+
+    host = HostView(vm.get_pid(), vm.cmd('query-guest-memfd'))
+    host.show()
+    for _ in range(SAMPLES):
+        gpa = random.randrange(16 << 20, RAM, 8)
+        check(host.read(gpa) == pattern(gpa, seed),
+              f"the host does not find the guest's pattern at {gpa:#x}")
+    show('coherent', f"host finds the guest's pattern at {SAMPLES} random places")
+    check_coherence(vm, guest, host)
+
+
+def boot_kernel(emulator, kernel):
+    """Boot a Linux kernel with its console on the terminal; returns QEMU's exit status."""
+    from qemu.qmp import QMPError
+    from qemu.qmp.legacy import QEMUMonitorProtocol
+
+    for file in kernel, os.environ.get('INITRD'):
+        check(not file or os.access(file, os.R_OK), f'cannot read {file}')
+    append = os.environ.get('APPEND', 'console=ttyS0 panic=-1')
+    monitor, theirs = socket.socketpair()
+    console = tempfile.NamedTemporaryFile(prefix='guest-memfd-console-')
+    command = [emulator, *COMMON, '-machine', 'q35,memory-backend=ram0', '-S', '-nodefaults',
+               '-display', 'none', '-no-reboot',
+               '-chardev', f'stdio,id=tty,mux=on,signal=off,logfile={console.name}',
+               '-serial', 'chardev:tty', '-mon', 'chardev=tty,mode=readline',
+               '-chardev', f'socket,id=qmp,fd={theirs.fileno()}',
+               '-mon', 'chardev=qmp,mode=control',
+               '-kernel', kernel, '-append', append]
+    if os.environ.get('INITRD'):
+        command += ['-initrd', os.environ['INITRD']]
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    theirs.close()
+    qmp = QEMUMonitorProtocol(monitor)
+
+    def watch():
+        """An internal error of KVM stops the machine and says no more on the console."""
+        try:
+            while qmp.pull_event(wait=True)['event'] != 'STOP':
+                pass
+            if qmp.cmd('query-status')['status'] == 'internal-error':
+                stopped.append(True)
+                qmp.cmd('quit')
+        except QMPError:
+            pass
+
+    def hint():
+        print('\nNothing on the console for a minute. Ctrl-A X ends QEMU. APPEND="console=ttyS0 '
+              'earlyprintk=ttyS0" may show more;\na KVM that emulates kernel mode (PVM) cannot '
+              'boot Linux.', file=sys.stderr)
+
+    stopped = []
+    try:
+        qmp.connect()
+        show_command(process.pid)
+        HostView(process.pid, qmp.cmd('query-guest-memfd')).show()
+        print('\n  The console of the guest follows; Ctrl-A X ends it.\n', flush=True)
+        qmp.cmd('cont')
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            if not os.path.getsize(console.name):
+                hint()
+        status = process.wait()
+    except (QMPError, ConnectionError) as e:
+        raise Failed(f'QEMU has ended: exit status {process.wait()}') from e
+    finally:
+        process.kill()
+        process.wait()
+    check(not stopped, 'KVM could not emulate an instruction of this kernel: QEMU names it above. '
+          'A host with hardware virtualization runs it; one whose KVM emulates kernel mode (PVM) '
+          'cannot boot Linux')
+    check(os.path.getsize(console.name), f'{kernel} ended without a word on the console: '
+          f'is it a kernel for this machine, and does it have a serial port ("{append}")?')
+    check(status == 0, f'QEMU has ended with exit status {status}')
+
+
+def demo(build):
+    found = check_host()
+    emulator = build / 'bin/qemu-system-x86_64'
+    payload = build / 'qemu/tests/guest-memfd/payload-x86_64.bin'
+    for file in emulator, payload:
+        check(file.exists(), f'{file} does not exist: run ./demo, which builds it')
+    print(f'{found}\n', flush=True)
+
+    sys.path.insert(0, str(build / 'src/qemu/python'))
+    from qemu.machine import QEMUMachine
+    from qemu.machine.machine import VMLaunchFailure
+
+    if os.environ.get('KERNEL'):
+        boot_kernel(str(emulator), os.environ['KERNEL'])
+        return
+    for machine in MACHINES:
+        print(f'{machine}:')
+        with QEMUMachine(str(emulator), [*COMMON, '-bios', str(payload), '-nodefaults']) as vm:
+            vm.set_machine(f'{machine},memory-backend=ram0')
+            vm.set_console()
+            try:
+                prove(vm)
+            except VMLaunchFailure as e:
+                raise Failed(f'QEMU does not start:\n{e.output or e}') from e
+        print(flush=True)
+    print(f"All of it is true: both guests ran on RAM that is a guest_memfd, bound to KVM's "
+          'memslots.')
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[2:] not in ([], ['x86_64']):
+        sys.exit(__doc__.split('\n\n')[1])
+    try:
+        demo(Path(sys.argv[1]).resolve())
+    except Failed as e:
+        sys.exit(f'error: {e}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,211 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Test overlay.py, refresh-patch and qemu-source.py on a tree of three files."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tap
+
+SCRIPTS = Path(__file__).resolve().parent.parent
+KVM_ALL = ''.join(f'line {i}\n' for i in range(1, 10))
+PATCH = '''kvm-all must say two.
+
+--- a/accel/kvm/kvm-all.c
++++ b/accel/kvm/kvm-all.c
+@@ -1,3 +1,3 @@
+ line 1
+-line 2
++line two
+ line 3
+'''
+
+
+class OverlayTest(unittest.TestCase):
+    def setUp(self):
+        self.top = Path(tempfile.mkdtemp(prefix='overlay-test.'))
+        self.addCleanup(shutil.rmtree, self.top)
+        self.repo = self.top / 'repo'
+        self.build = self.repo / 'build'
+        self.tree = self.build / 'src/qemu'
+        upstream = self.top / 'upstream'
+        for name, text in {'VERSION': '10.0.13\n', 'configure': '',
+                           'accel/kvm/kvm-all.c': KVM_ALL}.items():
+            self.write(upstream / name, text)
+        self.write(self.build / 'meson-private/coredata.dat', '')
+        self.write(self.repo / '.gitignore', '/build*/\n')
+        for name in ('scripts', 'base'):
+            shutil.copytree(SCRIPTS.parent / name, self.repo / name, symlinks=True)
+        self.run_script('qemu-source.py', '--source', upstream, self.build)
+
+    def write(self, path, text):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def run_script(self, script, *args):
+        return subprocess.run([sys.executable, str(self.repo / 'scripts' / script),
+                               *map(str, args)], cwd=self.repo, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def overlay(self):
+        result = self.run_script('overlay.py', self.build)
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def overlay_error(self):
+        result = self.run_script('overlay.py', self.build)
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertNotIn('Traceback', result.stderr)
+        return result.stderr
+
+    def patch(self, text=PATCH):
+        self.write(self.repo / 'accel/kvm/kvm-all.c.patch', text)
+
+    def kvm_all(self):
+        return (self.tree / 'accel/kvm/kvm-all.c').read_text()
+
+    def test_own_file_is_copied(self):
+        self.write(self.repo / 'backends/ours.c', 'ours\n')
+        self.overlay()
+        self.assertEqual((self.tree / 'backends/ours.c').read_text(), 'ours\n')
+
+    def test_patch_is_applied(self):
+        self.patch()
+        self.overlay()
+        self.assertEqual(self.kvm_all(), KVM_ALL.replace('line 2', 'line two'))
+
+    def test_patch_at_the_top_is_applied(self):
+        self.write(self.repo / 'VERSION.patch',
+                   '--- a/VERSION\n+++ b/VERSION\n@@ -1 +1 @@\n-10.0.13\n+10.0.13-g\n')
+        self.overlay()
+        self.assertEqual((self.tree / 'VERSION').read_text(), '10.0.13-g\n')
+
+    def test_our_directories_and_top_level_files_stay_out(self):
+        self.write(self.repo / 'README.md', 'ours\n')
+        self.write(self.repo / 'bench/run', 'ours\n')
+        self.overlay()
+        for name in ('README.md', 'bench', 'scripts', 'base', 'build'):
+            self.assertFalse((self.tree / name).exists(), name)
+
+    def test_what_git_ignores_stays_out(self):
+        subprocess.run(['git', 'init', '-q', str(self.repo)], check=True)
+        self.write(self.repo / '.gitignore', 'build\n*.log\n')
+        self.write(self.repo / 'accel/a.log', '')
+        self.write(self.repo / 'accel/untracked.c', '')
+        self.overlay()
+        self.assertFalse((self.tree / 'accel/a.log').exists())
+        self.assertTrue((self.tree / 'accel/untracked.c').exists())
+
+    def test_unchanged_files_keep_their_time(self):
+        self.write(self.repo / 'accel/kvm/one.c', '1\n')
+        self.write(self.repo / 'accel/kvm/two.c', '2\n')
+        self.patch()
+        self.overlay()
+        names = [self.tree / 'accel/kvm' / n for n in ('one.c', 'two.c', 'kvm-all.c')]
+        for name in names:
+            os.utime(name, (1, 1))
+        self.write(self.repo / 'accel/kvm/two.c', 'two\n')
+        self.overlay()
+        self.assertEqual([n.stat().st_mtime == 1 for n in names], [True, False, True])
+
+    def test_removing_everything_restores_the_pristine_tree(self):
+        self.write(self.repo / 'accel/kvm/one.c', '1\n')
+        self.patch()
+        self.overlay()
+        shutil.rmtree(self.repo / 'accel')
+        self.overlay()
+        self.assertEqual(self.kvm_all(), KVM_ALL)
+        self.assertFalse((self.tree / 'accel/kvm/one.c').exists())
+
+    def test_broken_patch_names_patch_file_and_base(self):
+        self.patch(PATCH.replace('-line 2', '-line 2 of another version'))
+        error = self.overlay_error()
+        self.assertIn('accel/kvm/kvm-all.c.patch does not apply to accel/kvm/kvm-all.c '
+                      'of QEMU 10.0.13', error)
+
+    def test_broken_patch_leaves_the_tree_alone(self):
+        self.patch(PATCH.replace('-line 2', '-line 2 of another version'))
+        self.write(self.repo / 'accel/a.c', '')
+        self.overlay_error()
+        self.assertEqual(self.kvm_all(), KVM_ALL)
+        self.assertFalse((self.tree / 'accel/a.c').exists())
+
+    def test_patch_of_no_file_is_an_error(self):
+        self.write(self.repo / 'accel/none.c.patch', PATCH)
+        self.assertIn('accel/none.c.patch does not apply', self.overlay_error())
+
+    def test_own_file_must_not_hide_one_of_qemu(self):
+        self.write(self.repo / 'accel/kvm/kvm-all.c', 'ours\n')
+        self.assertIn('accel/kvm/kvm-all.c.patch', self.overlay_error())
+        self.assertEqual(self.kvm_all(), KVM_ALL)
+
+    def test_edit_in_the_tree_is_not_overwritten(self):
+        self.patch()
+        self.overlay()
+        self.write(self.tree / 'accel/kvm/kvm-all.c', 'edited\n')
+        self.patch(PATCH.replace('line two', 'line zwei'))
+        self.assertIn('scripts/refresh-patch accel/kvm/kvm-all.c', self.overlay_error())
+        self.assertEqual(self.kvm_all(), 'edited\n')
+
+    def test_edit_before_the_first_patch_is_not_overwritten(self):
+        self.write(self.tree / 'accel/kvm/kvm-all.c', 'edited\n')
+        self.patch()
+        self.overlay_error()
+        self.assertEqual(self.kvm_all(), 'edited\n')
+
+    def test_refreshed_patch_keeps_its_head_and_reproduces_the_edit(self):
+        self.patch()
+        self.overlay()
+        edited = self.kvm_all().replace('line 8', 'line eight')
+        self.write(self.tree / 'accel/kvm/kvm-all.c', edited)
+        self.run_script('refresh-patch', 'accel/kvm/kvm-all.c')
+        patch = (self.repo / 'accel/kvm/kvm-all.c.patch').read_text()
+        self.assertTrue(patch.startswith(PATCH.rstrip('\n')), patch)
+        (self.tree / 'accel/kvm/kvm-all.c').unlink()
+        self.overlay()
+        self.assertEqual(self.kvm_all(), edited)
+
+    def test_new_patch_needs_a_sentence(self):
+        self.write(self.tree / 'accel/kvm/kvm-all.c', KVM_ALL + 'more\n')
+        result = self.run_script('refresh-patch', 'accel/kvm/kvm-all.c')
+        self.assertEqual(result.returncode, 1)
+        self.assertIn('-m', result.stderr)
+        self.run_script('refresh-patch', '-m', 'More is needed.', 'accel/kvm/kvm-all.c')
+        self.overlay()
+        patch = (self.repo / 'accel/kvm/kvm-all.c.patch').read_text()
+        self.assertTrue(patch.startswith('More is needed.\n\n--- a/accel/kvm/kvm-all.c\n'))
+
+    def test_refresh_copies_our_own_file_back(self):
+        self.write(self.repo / 'accel/ours.c', 'ours\n')
+        self.overlay()
+        self.write(self.tree / 'accel/ours.c', 'edited\n')
+        self.run_script('refresh-patch', 'build/src/qemu/accel/ours.c')
+        self.assertEqual((self.repo / 'accel/ours.c').read_text(), 'edited\n')
+        self.overlay()
+
+    def test_source_that_is_no_qemu_is_refused(self):
+        self.write(self.top / 'other/README', '')
+        result = self.run_script('qemu-source.py', '--source', self.top / 'other', self.build)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn('is no QEMU source', result.stderr)
+
+    def test_missing_source_is_named(self):
+        result = self.run_script('qemu-source.py', '--source', '/nonexistent', self.build)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn('QEMU_SRC=/nonexistent', result.stderr)
+
+    def test_tarball_gives_the_same_tree(self):
+        tarball = self.top / 'qemu.tar.gz'
+        subprocess.run(['tar', '-czf', tarball, '-C', self.top, 'upstream'], check=True)
+        result = self.run_script('qemu-source.py', '--source', tarball, self.build)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(self.kvm_all(), KVM_ALL)
+
+
+if __name__ == '__main__':
+    tap.main()
