@@ -21,6 +21,7 @@
 static bool check_properties(HostMemoryBackend *backend, Error **errp)
 {
     size_t page_size = qemu_real_host_page_size();
+    Object *machine = qdev_get_machine();
 
     if (!QEMU_IS_ALIGNED(backend->size, page_size)) {
         g_autofree char *page = size_to_str(page_size);
@@ -40,6 +41,12 @@ static bool check_properties(HostMemoryBackend *backend, Error **errp)
         error_setg(errp, "property 'merge' cannot be on: KSM never sees the"
                    " pages of a guest_memfd; use merge=off or"
                    " memory-backend-ram");
+        return false;
+    }
+    if (object_property_find(machine, "mte") &&
+        object_property_get_bool(machine, "mte", NULL)) {
+        error_setg(errp, "a guest_memfd cannot hold memory tags: use -machine"
+                   " mte=off or memory-backend-ram");
         return false;
     }
     if (backend->guest_memfd) {
@@ -112,7 +119,8 @@ bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
     ERRP_GUARD();
     const char *id = object_get_canonical_path_component(OBJECT(backend));
 
-    if (!check_properties(backend, errp) || !map_file(backend, errp)) {
+    if (!check_properties(backend, errp) || !map_file(backend, errp) ||
+        !kvm_guest_memfd_check_bind(&backend->gmem, errp)) {
         error_prepend(errp, "memory backend '%s': ", id);
         return false;
     }

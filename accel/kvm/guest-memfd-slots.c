@@ -247,6 +247,7 @@ static GuestMemfdSlotState slot_veto(KVMSlot *slot)
 
     return gmem->kvm_bind == ON_OFF_AUTO_OFF ? GUEST_MEMFD_SLOT_STATE_DISABLED
          : gmem->other_vm ? GUEST_MEMFD_SLOT_STATE_OTHER_VM
+         : gmem->kernel_bug ? GUEST_MEMFD_SLOT_STATE_KERNEL_BUG
          : slot->gmem.refused ? GUEST_MEMFD_SLOT_STATE_REFUSED
          : GUEST_MEMFD_SLOT_STATE_BOUND;
 }

@@ -1,5 +1,5 @@
 /*
- * Creating a guest_memfd that the host can map
+ * What this KVM can do: create a guest_memfd that the host can map, bind it
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "system/guest-memfd.h"
 #include "system/kvm_int.h"
 #include "trace.h"
@@ -64,4 +65,32 @@ int kvm_guest_memfd_create(uint64_t size, Error **errp)
     /* KVM has no flag for it, and helpers that we spawn must not keep RAM */
     qemu_set_cloexec(fd);
     return fd;
+}
+
+static bool kernel_hangs_guests(void)
+{
+#ifdef TARGET_AARCH64
+    return kvm_arm_guest_memfd_hangs();
+#else
+    return false;
+#endif
+}
+
+bool kvm_guest_memfd_check_bind(GuestMemfd *gmem, Error **errp)
+{
+    if (gmem->kvm_bind == ON_OFF_AUTO_OFF || !kernel_hangs_guests()) {
+        return true;
+    }
+    if (gmem->kvm_bind == ON_OFF_AUTO_ON) {
+        error_setg(errp, "property 'kvm-bind' cannot be on: on this kernel a"
+                   " guest hangs when it executes memory that it wrote to a"
+                   " bound guest_memfd; use Linux 7.1 or later, or"
+                   " kvm-bind=auto");
+        return false;
+    }
+    warn_report_once("guest_memfd is not bound, because on this kernel a guest"
+                     " would hang when it executes memory that it wrote; use"
+                     " Linux 7.1 or later");
+    gmem->kernel_bug = true;
+    return true;
 }

@@ -14,6 +14,11 @@ int kvm_guest_memfd_create(uint64_t size, Error **errp)
     return -1;
 }
 
+bool kvm_guest_memfd_check_bind(GuestMemfd *gmem, Error **errp)
+{
+    g_assert_not_reached();
+}
+
 GuestMemfdSlotList *kvm_guest_memfd_query_slots(RAMBlock *rb)
 {
     return NULL;

@@ -32,6 +32,7 @@
  *     never, or where KVM allows it
  * @other_vm: the file was created by another VM (it came over CPR), so that
  *     this VM can map it, but never bind it
+ * @kernel_bug: guests would hang in bound slots on this kernel
  * @warned: the user has been told that KVM refused to bind
  * @switches: slots that went from bound to HVA or back while registered
  * @max_inhibit_us: longest time, in microseconds, for which vCPUs were kept
@@ -43,6 +44,7 @@ typedef struct GuestMemfd {
     OnOffAuto enable;
     OnOffAuto kvm_bind;
     bool other_vm;
+    bool kernel_bug;
     bool warned;
     uint64_t switches;
     uint64_t max_inhibit_us;
@@ -163,6 +165,29 @@ bool guest_memfd_check_migration(const bool *caps, Error **errp);
 int kvm_guest_memfd_create(uint64_t size, Error **errp);
 
 /**
+ * kvm_guest_memfd_check_bind: find out before use whether binding can work
+ *
+ * @gmem: @gmem->kvm_bind is set; @gmem->kernel_bug is set on return
+ * @errp: set if kvm-bind=on, and this kernel would let guests hang
+ *
+ * Called by memory backends when the file has been created.  With
+ * kvm-bind=auto, a kernel with the bug makes all slots HVA slots, with one
+ * warning.
+ *
+ * Returns: true on success
+ */
+bool kvm_guest_memfd_check_bind(GuestMemfd *gmem, Error **errp);
+
+/**
+ * kvm_arm_guest_memfd_hangs: does this kernel have the arm64 execute bug?
+ *
+ * Takes milliseconds on a kernel that does not; asks once.
+ *
+ * Returns: true if a guest that executes what it wrote would hang
+ */
+bool kvm_arm_guest_memfd_hangs(void);
+
+/**
  * kvm_guest_memfd_query_slots: the memslots that show a block to the guest
  *
  * @rb: a RAMBlock with @rb->gmem
@@ -260,5 +285,19 @@ void kvm_guest_memfd_commit(struct KVMMemoryListener *kml, bool inhibited);
  * converging before the guest stops.
  */
 void kvm_guest_memfd_fill_dirty(struct KVMSlot *slot);
+
+/**
+ * kvm_guest_memfd_handle_fault: a guest page fault that KVM could not serve
+ *
+ * @cpu: the vCPU, which left with KVM_EXIT_MEMORY_FAULT
+ * @err: what KVM_RUN returned, -EFAULT, -EHWPOISON or -ENOMEM
+ * @ret: set to what kvm_cpu_exec() shall return: 0 if the guest has been told
+ *     of the lost page, -1 to stop the VM (internal-error)
+ *
+ * Called by kvm_cpu_exec() on the vCPU's thread, without the BQL.
+ *
+ * Returns: true if the fault was in guest_memfd RAM; else nothing is done
+ */
+bool kvm_guest_memfd_handle_fault(CPUState *cpu, int err, int *ret);
 
 #endif

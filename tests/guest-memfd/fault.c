@@ -14,6 +14,8 @@
  *   delete   ... with size 0
  *   uffd     UFFDIO_REGISTER; 0 lets it succeed without doing anything
  *   fallocate  fallocate
+ *   run      KVM_RUN, once, with KVM_EXIT_MEMORY_FAULT at the address that the
+ *            word gpa=N gives
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -27,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <linux/userfaultfd.h>
 #include <linux/kvm.h>
 
@@ -41,7 +44,7 @@ static bool fault(const char *call, int *value)
         size_t n = strlen(call);
 
         if (!strncmp(word, call, n) && word[n] == '=') {
-            *value = atoi(word + n + 1);
+            *value = strtol(word + n + 1, NULL, 0);
             found = true;
         }
     }
@@ -68,6 +71,41 @@ static const char *region_call(const struct kvm_userspace_memory_region2 *r)
 static bool names_file(const struct kvm_userspace_memory_region2 *r)
 {
     return (int)r->guest_memfd >= 0;
+}
+
+/* The vCPUs' struct kvm_run, by file descriptor */
+static struct kvm_run *vcpu_run[1024];
+
+/* mmap64 to the linker, since off_t has 64 bits */
+void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+    static void *(*real)(void *, size_t, int, int, int, off_t);
+    void *ret;
+
+    if (!real) {
+        real = dlsym(RTLD_NEXT, "mmap64");
+    }
+    ret = real(addr, len, prot, flags, fd, offset);
+    if (ret != MAP_FAILED && fd >= 0 && fd < 1024 && !offset) {
+        vcpu_run[fd] = ret;
+    }
+    return ret;
+}
+
+static bool fault_run(int fd, int *err)
+{
+    static bool done;
+    int gpa;
+
+    if (done || !fault("run", err) || !fault("gpa", &gpa)) {
+        return false;
+    }
+    done = true;
+    vcpu_run[fd]->exit_reason = KVM_EXIT_MEMORY_FAULT;
+    vcpu_run[fd]->memory_fault.flags = 0;
+    vcpu_run[fd]->memory_fault.gpa = gpa;
+    vcpu_run[fd]->memory_fault.size = 4096;
+    return true;
 }
 
 int ioctl(int fd, unsigned long request, ...)
@@ -99,6 +137,11 @@ int ioctl(int fd, unsigned long request, ...)
         break;
     case KVM_SET_USER_MEMORY_REGION2:
         if (names_file(arg) && fault(region_call(arg), &value)) {
+            return fail(value);
+        }
+        break;
+    case KVM_RUN:
+        if (fault_run(fd, &value)) {
             return fail(value);
         }
         break;

@@ -442,11 +442,6 @@ static void test_userfault(const void *data)
 
 static char *fault_path;
 
-static void set_fault(const char *fault)
-{
-    g_assert_true(g_file_set_contents(fault_path, fault, -1, NULL));
-}
-
 typedef struct FaultCase {
     const char *name;
     const char *fault;
@@ -460,28 +455,26 @@ static void test_fault(const void *data)
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src, *dst;
 
-    set_fault("");
-    g_setenv("GUEST_MEMFD_FAULT", fault_path, true);
-    g_setenv("LD_PRELOAD", "tests/guest-memfd/libguest-memfd-fault.so", true);
+    vm_set_faults(fault_path, "");
+    vm_faults_begin(fault_path);
     src = start_side(&c, NULL, "");
-    g_unsetenv("LD_PRELOAD");
-    g_unsetenv("GUEST_MEMFD_FAULT");
+    vm_faults_end();
     vm_wait_ready(src);
     start_counting(src, &c);
 
     /* cancelled while the kernel refuses, then again when it does not */
     start_slowly(src);
-    set_fault(f->fault);
+    vm_set_faults(fault_path, f->fault);
     migrate_qmp(src->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
     wait_for_passes(src, 2);
     g_assert_cmpint(vm_count_slots(src, "ram0", f->during), >, 0);
     migrate_cancel(src->qts);
     wait_for_migration_status(src->qts, "cancelled", NULL);
     g_assert_cmpint(vm_count_slots(src, "ram0", f->after), >, 0);
-    set_fault("");
+    vm_set_faults(fault_path, "");
 
     /* carried out while the kernel refuses */
-    set_fault(f->fault);
+    vm_set_faults(fault_path, f->fault);
     dst = start_side(&c, NULL, "-incoming defer");
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
@@ -494,7 +487,7 @@ static void test_fault(const void *data)
     vm_quit(dst);
 
     /* and once the kernel does as told, all is bound after the next logging */
-    set_fault("");
+    vm_set_faults(fault_path, "");
     qtest_qmp_assert_success(src->qts, "{'execute': 'cont'}");
     migrate_qmp(src->qts, NULL, "exec:head -c 9000000 > /dev/null", NULL, "{}");
     wait_for_migration_status(src->qts, "failed", never_completed);

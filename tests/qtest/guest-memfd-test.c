@@ -11,7 +11,7 @@
 #include "qobject/qlist.h"
 #include "guest-memfd/vm.h"
 
-#define FAULT_LIB "tests/guest-memfd/libguest-memfd-fault.so"
+static char *fault_path;
 
 /* Both machines of the architecture: the argument of most tests */
 static const char *const machines[] = { "pc", "q35" };
@@ -204,24 +204,14 @@ static const ErrorCase errors[] = {
 static void test_error(const void *data)
 {
     const ErrorCase *c = data;
-    g_autofree char *path = NULL, *err = NULL;
     const char *env[] = {
-        "GUEST_MEMFD_FAULT", NULL, "LD_PRELOAD", FAULT_LIB, NULL
+        "GUEST_MEMFD_FAULT", fault_path, "LD_PRELOAD", VM_FAULT_LIB, NULL
     };
+    g_autofree char *err = NULL;
     int status;
 
-    if (c->fault) {
-        int fd = g_file_open_tmp("guest-memfd-fault-XXXXXX", &path, NULL);
-
-        g_assert_cmpint(fd, >=, 0);
-        g_assert_cmpint(write(fd, c->fault, strlen(c->fault)), >, 0);
-        close(fd);
-        env[1] = path;
-    }
+    vm_set_faults(fault_path, c->fault ?: "");
     err = run(c->fault ? env : NULL, &status, "%s", c->args);
-    if (path) {
-        unlink(path);
-    }
 
     g_test_message("%s", err);
     g_assert_true(WIFEXITED(status));
@@ -234,23 +224,68 @@ static void test_error(const void *data)
 /* Where KVM refuses to bind, auto goes on with the host mapping */
 static void test_bind_refused_auto(void)
 {
-    g_autofree char *path = NULL;
-    int fd = g_file_open_tmp("guest-memfd-fault-XXXXXX", &path, NULL);
     VM *vm;
 
-    g_assert_cmpint(write(fd, "bind=22", 7), ==, 7);
-    close(fd);
-    g_setenv("GUEST_MEMFD_FAULT", path, true);
-    g_setenv("LD_PRELOAD", FAULT_LIB, true);
+    vm_set_faults(fault_path, "bind=22");
+    vm_faults_begin(fault_path);
     vm = start("q35", "");
-    g_unsetenv("LD_PRELOAD");
-    g_unsetenv("GUEST_MEMFD_FAULT");
+    vm_faults_end();
 
     vm_assert_hva(vm, "ram0", "refused");
     vm_do(vm, "fill 3");
     vm_do(vm, "check 3");
     vm_quit(vm);
-    unlink(path);
+}
+
+/* Guest page faults that KVM cannot serve */
+
+#define FAULT_ADDRESS 0x2000000
+
+static VM *start_faulty(const char *fault)
+{
+    VM *vm;
+
+    vm_set_faults(fault_path, "");
+    vm_faults_begin(fault_path);
+    vm = start("q35", "");
+    vm_faults_end();
+    vm_do(vm, "fill 4");
+    vm_set_faults(fault_path, fault);
+    return vm;
+}
+
+/* The machine check resets our guest; the page is a fresh one afterwards */
+static void test_fault_poison(void)
+{
+    VM *vm = start_faulty("run=133 gpa=0x2000000");
+
+    vm_poke(vm);
+    qtest_qmp_eventwait(vm->qts, "RESET");
+    vm_wait_ready(vm);
+    vm_do(vm, "zero %d 4096", FAULT_ADDRESS);
+    vm_do(vm, "checkr %d 4096 4", FAULT_ADDRESS - 4096);
+    vm_do(vm, "checkr %d 4096 4", FAULT_ADDRESS + 4096);
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    vm_quit(vm);
+}
+
+/* The VM stops; nothing loops, nothing aborts, nothing is lost */
+static void test_fault_stop(const void *fault)
+{
+    VM *vm = start_faulty(fault);
+    QDict *rsp;
+
+    vm_poke(vm);
+    qtest_qmp_eventwait(vm->qts, "STOP");
+    rsp = qtest_qmp_assert_success_ref(vm->qts, "{'execute': 'query-status'}");
+    g_assert_cmpstr(qdict_get_str(rsp, "status"), ==, "internal-error");
+    qobject_unref(rsp);
+
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'system_reset'}");
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
+    vm_wait_ready(vm);
+    vm_do(vm, "check 4");
+    vm_quit(vm);
 }
 
 /* Bound, and coherent with the host mapping */
@@ -502,6 +537,8 @@ static void add_per_machine(const char *name, GTestDataFunc func)
 
 int main(int argc, char **argv)
 {
+    int ret;
+
     g_test_init(&argc, &argv, NULL);
 
     if (!guest_memfd_supported()) {
@@ -509,6 +546,7 @@ int main(int argc, char **argv)
         return 0;
     }
 
+    close(g_file_open_tmp("guest-memfd-fault-XXXXXX", &fault_path, NULL));
     qtest_add_func("/guest-memfd/object/memdev", test_memdev);
     qtest_add_func("/guest-memfd/object/help", test_help);
     qtest_add_func("/guest-memfd/object/properties", test_properties);
@@ -519,6 +557,11 @@ int main(int argc, char **argv)
         qtest_add_data_func(path, &errors[i], test_error);
     }
     qtest_add_func("/guest-memfd/bind-refused/auto", test_bind_refused_auto);
+    qtest_add_func("/guest-memfd/fault/poison", test_fault_poison);
+    qtest_add_data_func("/guest-memfd/fault/ENOMEM",
+                        "run=12 gpa=0x2000000", test_fault_stop);
+    qtest_add_data_func("/guest-memfd/fault/EFAULT",
+                        "run=14 gpa=0x2000000", test_fault_stop);
     add_per_machine("bound", test_bound);
     qtest_add_func("/guest-memfd/coherent/guest-writes",
                    test_guest_writes_host_reads);
@@ -532,5 +575,7 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/cloexec", test_cloexec);
     qtest_add_func("/guest-memfd/exit-frees-memory", test_exit_frees_memory);
 
-    return g_test_run();
+    ret = g_test_run();
+    unlink(fault_path);
+    return ret;
 }

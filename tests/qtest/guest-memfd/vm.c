@@ -14,6 +14,7 @@
 #include "vm.h"
 
 #define ANSWER_TIMEOUT_MS 120000
+#define FAULT_LIB "tests/guest-memfd/libguest-memfd-fault.so"
 
 bool guest_memfd_supported(void)
 {
@@ -58,6 +59,23 @@ static char *read_line(VM *vm)
         g_assert_cmpint(n, >, 0);
         g_string_append_len(vm->input, buf, n);
     }
+}
+
+void vm_set_faults(const char *path, const char *faults)
+{
+    g_assert_true(g_file_set_contents(path, faults, -1, NULL));
+}
+
+void vm_faults_begin(const char *path)
+{
+    g_setenv("GUEST_MEMFD_FAULT", path, true);
+    g_setenv("LD_PRELOAD", VM_FAULT_LIB, true);
+}
+
+void vm_faults_end(void)
+{
+    g_unsetenv("LD_PRELOAD");
+    g_unsetenv("GUEST_MEMFD_FAULT");
 }
 
 VM *vm_start(const char *fmt, ...)
@@ -115,6 +133,11 @@ static char *vm_vcommand(VM *vm, const char *fmt, va_list ap)
             g_error("guest, '%s': %s", command, answer);
         }
     }
+}
+
+void vm_poke(VM *vm)
+{
+    g_assert_cmpint(write(vm->serial, "\n", 1), ==, 1);
 }
 
 char *vm_command(VM *vm, const char *fmt, ...)
@@ -255,4 +278,83 @@ void vm_wait_gmem_fds(VM *vm, int n)
         g_usleep(10 * 1000);
     }
     g_assert_cmpint(vm_count_gmem_fds(vm), ==, n);
+}
+
+void vm_set_fault(const char *fault)
+{
+    static char *path;
+
+    if (!path) {
+        int fd = g_file_open_tmp("guest-memfd-fault-XXXXXX", &path, NULL);
+
+        g_assert_cmpint(fd, >=, 0);
+        close(fd);
+    }
+    if (fault) {
+        g_assert_true(g_file_set_contents(path, fault, -1, NULL));
+        g_setenv("GUEST_MEMFD_FAULT", path, true);
+        g_setenv("LD_PRELOAD", FAULT_LIB, true);
+    } else {
+        g_unsetenv("LD_PRELOAD");
+        g_unsetenv("GUEST_MEMFD_FAULT");
+        unlink(path);
+        g_clear_pointer(&path, g_free);
+    }
+}
+
+char *vm_fail(const char *fmt, ...)
+{
+    g_autofree char *args = NULL, *line = NULL, *err = NULL;
+    g_autoptr(GError) error = NULL;
+    va_list ap;
+    int status;
+
+    va_start(ap, fmt);
+    args = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    line = g_strdup_printf("%s -accel kvm -cpu host,-arch-capabilities"
+                           " -display none -nodefaults %s",
+                           getenv("QTEST_QEMU_BINARY"), args);
+    g_assert_true(g_spawn_command_line_sync(line, NULL, &err, &status,
+                                            &error));
+    g_test_message("%s", err);
+    g_assert_true(WIFEXITED(status));
+    g_assert_cmpint(WEXITSTATUS(status), ==, 1);
+    return g_steal_pointer(&err);
+}
+
+void vm_start_count(VM *vm, int cpus, uint64_t start, uint64_t len)
+{
+    if (cpus > 1) {
+        vm_do(vm, "smp %d", cpus);
+    }
+    vm_do(vm, "count %" PRIu64 " %" PRIu64, start, len);
+}
+
+void vm_stop_count(VM *vm)
+{
+    g_autofree char *answer = vm_command(vm, "stop");
+
+    g_assert_true(g_str_has_prefix(answer, "passes="));
+    g_assert_cmpint(g_ascii_strtoull(answer + 7, NULL, 0), >, 0);
+}
+
+void vm_eject_dimm(VM *vm, int slot)
+{
+    qtest_outl(vm->qts, 0xa00, slot);
+    qtest_outb(vm->qts, 0xa14, 8);
+}
+
+int vm_count_maps(VM *vm)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/maps",
+                                            (int)qtest_pid(vm->qts));
+    g_autofree char *text = NULL;
+    int n = 0;
+
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    for (char *at = text; (at = strstr(at, "kvm-gmem")); at++) {
+        n++;
+    }
+    return n;
 }

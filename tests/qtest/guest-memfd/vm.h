@@ -9,6 +9,8 @@
 
 #include "../libqtest.h"
 
+#define VM_FAULT_LIB "tests/guest-memfd/libguest-memfd-fault.so"
+
 typedef struct VM {
     QTestState *qts;
     int serial;                 /* the payload's console */
@@ -29,12 +31,23 @@ typedef struct VM {
  */
 bool guest_memfd_supported(void);
 
+/*
+ * VMs started between these two obey the file @path (tests/guest-memfd/fault.c)
+ * as long as they live
+ */
+void vm_faults_begin(const char *path);
+void vm_faults_end(void);
+/* Write such a file */
+void vm_set_faults(const char *path, const char *faults);
+
 /* Start a VM with these arguments; it runs the payload, KVM and no devices */
 VM *vm_start(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 /* Wait until the payload greets: after vm_start() or a reset */
 void vm_wait_ready(VM *vm);
 void vm_quit(VM *vm);
 
+/* Wake the payload without a command, so that it does not answer */
+void vm_poke(VM *vm);
 /* Give the payload a command; what it answers after "ok" */
 char *vm_command(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* ... when the answer does not matter */
@@ -53,9 +66,30 @@ void vm_assert_bound(VM *vm, const char *id, uint64_t size);
 /* No RAM is bound, and the reason is @state */
 void vm_assert_hva(VM *vm, const char *id, const char *state);
 
+/*
+ * From now on, and until it is NULL again, the kernel refuses this to VMs that
+ * start (tests/guest-memfd/fault.c); a change reaches those that run, too
+ */
+void vm_set_fault(const char *fault);
+
+/* Start a VM that must fail with exit status 1; what it wrote to stderr */
+char *vm_fail(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+
+/* Let @cpus CPUs of the guest count in a range; check what they did */
+void vm_start_count(VM *vm, int cpus, uint64_t start, uint64_t len);
+void vm_stop_count(VM *vm);
+
+/*
+ * What a guest's ACPI code does when it is asked to give up the DIMM in a
+ * memory slot.  From the host, so that the payload can go on with its work.
+ */
+void vm_eject_dimm(VM *vm, int slot);
+
 /* Files that QEMU has open whose link contains "kvm-gmem" */
 int vm_count_gmem_fds(VM *vm);
 /* ... soon: a RAMBlock closes its file after an RCU grace period */
 void vm_wait_gmem_fds(VM *vm, int n);
+/* Lines of QEMU's /proc/PID/maps that show one of them */
+int vm_count_maps(VM *vm);
 
 #endif
