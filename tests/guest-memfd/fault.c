@@ -44,8 +44,7 @@ static bool fault(const char *call, int *value)
         size_t n = strlen(call);
 
         if (!strncmp(word, call, n) && word[n] == '=') {
-            *value = strtol(word + n + 1, NULL, 0);
-            found = true;
+            found = sscanf(word + n + 1, "%i", value) == 1;
         }
     }
     if (f) {
