@@ -26,7 +26,7 @@ typedef struct Case {
     const char *name;
     const char *machine;            /* default: q35 */
     const char *src, *dst;          /* backend of each side; default: GMEM */
-    const char *backend_opts;       /* of both */
+    bool bind_off;                  /* kvm-bind=off on both */
     const char *accel_opts;
     int cpus;                       /* default: 1 */
     const char *transport;          /* default: unix */
@@ -35,24 +35,26 @@ typedef struct Case {
     bool direct_io;
 } Case;
 
+static bool is_gmem(const char *backend)
+{
+    return !backend || g_str_equal(backend, GMEM);
+}
+
 static VM *start_side(const Case *c, const char *backend, const char *extra)
 {
     return vm_start("-accel kvm%s -machine %s,memory-backend=ram0 -m " VM_RAM
                     " -smp %d -object %s,id=ram0,size=" VM_RAM "%s %s",
                     c->accel_opts ?: "", c->machine ?: "q35", c->cpus ?: 1,
-                    backend ?: GMEM, c->backend_opts ?: "", extra);
-}
-
-static bool is_gmem(const char *backend)
-{
-    return !backend || g_str_equal(backend, GMEM);
+                    backend ?: GMEM,
+                    c->bind_off && is_gmem(backend) ? ",kvm-bind=off" : "",
+                    extra);
 }
 
 static void assert_at_rest(VM *vm, const Case *c, const char *backend)
 {
     if (!is_gmem(backend)) {
         g_assert_false(vm_info_exists(vm, "ram0"));
-    } else if (c->backend_opts && strstr(c->backend_opts, "kvm-bind=off")) {
+    } else if (c->bind_off) {
         vm_assert_hva(vm, "ram0", "disabled");
     } else {
         vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
@@ -61,9 +63,7 @@ static void assert_at_rest(VM *vm, const Case *c, const char *backend)
 
 static void assert_logging(VM *vm, const Case *c)
 {
-    vm_assert_hva(vm, "ram0",
-                  c->backend_opts && strstr(c->backend_opts, "kvm-bind=off") ?
-                  "disabled" : "dirty-log");
+    vm_assert_hva(vm, "ram0", c->bind_off ? "disabled" : "dirty-log");
 }
 
 static void start_counting(VM *vm, const Case *c)
@@ -74,16 +74,19 @@ static void start_counting(VM *vm, const Case *c)
     vm_do(vm, "count all");
 }
 
-/* The guest ends its count, after at least one pass, and finds it right */
+/* The guest still counts; then it ends its count and finds all pages right */
 static void stop_counting(VM *vm)
 {
+    const uint64_t page = VM_RAM_SIZE - 4096;
+    uint64_t before = qtest_readq(vm->qts, page);
     g_autofree char *answer = NULL;
 
-    g_usleep(200 * 1000);
+    for (int i = 0; qtest_readq(vm->qts, page) == before; i++) {
+        g_assert_cmpint(i, <, 12000);
+        g_usleep(10 * 1000);
+    }
     answer = vm_command(vm, "stop");
-
     g_assert_true(g_str_has_prefix(answer, "passes="));
-    g_assert_cmpint(g_ascii_strtoull(answer + 7, NULL, 0), >, 0);
 }
 
 static void set_up(VM *vm, const Case *c)
@@ -210,7 +213,6 @@ static const Case migrations[] = {
     { "fd", .transport = "fd" },
     { "file", .transport = "file" },
     { "multifd", .transport = "tcp", .caps = { "multifd" } },
-    { "multifd/smp", .cpus = 4, .transport = "tcp", .caps = { "multifd" } },
     { "mapped-ram", .transport = "file", .caps = { "mapped-ram" } },
     { "mapped-ram/multifd", .transport = "file",
       .caps = { "mapped-ram", "multifd" } },
@@ -222,11 +224,6 @@ static const Case migrations[] = {
     { "zero-page/multifd", .transport = "tcp", .caps = { "multifd" },
       .param = "zero-page-detection", .value = "multifd" },
     { "auto-converge", .caps = { "auto-converge" } },
-    { "smp", .cpus = 4 },
-    { "bind-off", .backend_opts = ",kvm-bind=off" },
-    { "bind-off/smp", .backend_opts = ",kvm-bind=off", .cpus = 4 },
-    { "bind-off/multifd", .backend_opts = ",kvm-bind=off", .transport = "tcp",
-      .caps = { "multifd" } },
     { "from-memfd", .src = MEMFD },
     { "to-memfd", .dst = MEMFD },
     { "from-ram", .src = ANON },
@@ -235,7 +232,6 @@ static const Case migrations[] = {
 
 static const Case ring_migrations[] = {
     { "dirty-ring", .accel_opts = ",dirty-ring-size=4096" },
-    { "dirty-ring/smp", .accel_opts = ",dirty-ring-size=4096", .cpus = 4 },
 };
 
 /* Start and cancel, again and again */
@@ -262,7 +258,8 @@ static void test_cancel(const void *data)
     }
     g_assert_cmpint(vm_info_number(src, "ram0", "switches"), ==,
                     50 * 2 * slots);
-    g_assert_cmpint(vm_info_number(src, "ram0", "max-inhibit-us"), >, 0);
+    g_assert_true(c->bind_off ==
+                  !vm_info_number(src, "ram0", "max-inhibit-us"));
     stop_counting(src);
     vm_quit(src);
 }
@@ -270,7 +267,6 @@ static void test_cancel(const void *data)
 static const Case cancels[] = {
     { "cancel/q35" },
     { "cancel/pc", .machine = "pc" },
-    { "cancel/smp", .cpus = 4 },
 };
 
 /* A migration that fails on its own leaves the source bound and counting */
@@ -312,14 +308,14 @@ static void test_savevm(const void *data)
     error = qtest_hmp(vm->qts, "savevm one");
     g_assert_cmpstr(error, ==, "");
     g_free(error);
-    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    assert_at_rest(vm, c, NULL);
     g_assert_cmpint(vm_number(vm, "read64 0x2000000"), ==, 1);
 
     start_counting(vm, c);
     error = qtest_hmp(vm->qts, "savevm counting");
     g_assert_cmpstr(error, ==, "");
     g_free(error);
-    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    assert_at_rest(vm, c, NULL);
     stop_counting(vm);
     vm_do(vm, "fill 2");
 
@@ -327,13 +323,13 @@ static void test_savevm(const void *data)
     g_assert_cmpstr(error, ==, "");
     g_free(error);
     g_assert_cmpint(vm_number(vm, "read64 0x2000000"), ==, 1);
-    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    assert_at_rest(vm, c, NULL);
 
     error = qtest_hmp(vm->qts, "loadvm counting");
     g_assert_cmpstr(error, ==, "");
     g_free(error);
     stop_counting(vm);
-    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    assert_at_rest(vm, c, NULL);
     vm_quit(vm);
     unlink(disk);
 }
@@ -412,6 +408,31 @@ static const RateCase rates[] = {
 static const RateCase ring_rates[] = {
     { "dirty-ring", ",dirty-ring-size=4096" },
 };
+
+/* Limiting the dirty rate of vCPUs needs logging as long as it lasts */
+static void test_dirty_limit(const void *data)
+{
+    const Case *c = data;
+    VM *vm = start_side(c, NULL, "");
+
+    vm_wait_ready(vm);
+    start_counting(vm, c);
+    for (int i = 0; i < 3; i++) {
+        qtest_qmp_assert_success(vm->qts, "{'execute': 'set-vcpu-dirty-limit',"
+                                 "'arguments': {'dirty-rate': 16}}");
+        /* by a thread of its own, soon */
+        while (vm_info_number(vm, "ram0", "bound")) {
+            g_usleep(10 * 1000);
+        }
+        assert_logging(vm, c);
+        g_usleep(300 * 1000);
+        qtest_qmp_assert_success(vm->qts,
+                                 "{'execute': 'cancel-vcpu-dirty-limit'}");
+        assert_at_rest(vm, c, NULL);
+    }
+    stop_counting(vm);
+    vm_quit(vm);
+}
 
 /* What needs userfaultfd is refused before anything is lost */
 static void test_userfault(const void *data)
@@ -503,19 +524,27 @@ static const FaultCase faults[] = {
     { "bind", "bind=12", "dirty-log", "refused" },
 };
 
+/* Each case as it is, with 4 vCPUs, and without binding */
 static void add_cases(const Case *cases, int n, GTestDataFunc func)
 {
-    for (int i = 0; i < n; i++) {
-        g_autofree char *path = g_strdup_printf("/guest-memfd/migration/%s",
-                                                cases[i].name);
+    for (int i = 0; i < n * 3; i++) {
+        static const char *const suffix[] = { "", "/smp", "/bind-off" };
+        Case *c = g_memdup2(&cases[i / 3], sizeof(Case));
+        g_autofree char *path = g_strdup_printf("/guest-memfd/migration/%s%s",
+                                                c->name, suffix[i % 3]);
 
-        qtest_add_data_func(path, &cases[i], func);
+        c->cpus = i % 3 == 1 ? 4 : 0;
+        c->bind_off = i % 3 == 2;
+        qtest_add_data_func_full(path, c, func, g_free);
     }
 }
 
 static const Case plain = { "fail" };
 static const Case savevm = { "savevm" };
 static const Case userfault = { "userfault" };
+static const Case dirty_limit = {
+    "dirty-limit", .accel_opts = ",dirty-ring-size=4096"
+};
 
 int main(int argc, char **argv)
 {
@@ -533,7 +562,8 @@ int main(int argc, char **argv)
     add_cases(cancels, ARRAY_SIZE(cancels), test_cancel);
     add_cases(&plain, 1, test_fail);
     add_cases(&savevm, 1, test_savevm);
-    add_cases(&userfault, 1, test_userfault);
+    qtest_add_data_func("/guest-memfd/migration/userfault", &userfault,
+                        test_userfault);
     for (int i = 0; i < ARRAY_SIZE(faults); i++) {
         g_autofree char *path = g_strdup_printf(
             "/guest-memfd/migration/refused/%s", faults[i].name);
@@ -548,6 +578,7 @@ int main(int argc, char **argv)
     }
     if (kvm_dirty_ring_supported()) {
         add_cases(ring_migrations, ARRAY_SIZE(ring_migrations), test_migrate);
+        add_cases(&dirty_limit, 1, test_dirty_limit);
         qtest_add_data_func("/guest-memfd/dirty-rate/dirty-ring",
                             &ring_rates[0], test_dirty_rate);
     } else {
