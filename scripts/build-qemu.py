@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Build QEMU in BUILD/qemu: source, overlay, configure, ninja, option ROMs, BUILD/bin.
 
-Meson's target `qemu` runs this on every build. Each step does nothing when what it
-made is up to date.
+Meson's target `qemu` runs this on every build: build-qemu.py BUILD/options.json STAMP.
+Each step does nothing when what it made is up to date.
 """
 
-import argparse
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -94,7 +94,10 @@ def option_roms(qemu):
         (roms / 'config.mak').write_text(
             f'TOPSRC_DIR={qemu.parent}/src/qemu\nTARGET_DIR=pc-bios/optionrom/\n'
             f'CC={cc}\nOBJCOPY={cc[:-3]}objcopy\nPYTHON={sys.executable}\n')
-    run('make', '-s', '-C', roms, 'all')
+    made = subprocess.run(['make', '-s', '-C', str(roms), 'all'], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if made.returncode:
+        sys.exit(f'{made.stdout}error: the option ROMs do not build')
 
 
 def link(where, target):
@@ -126,28 +129,22 @@ def programs(build, qemu, datadir, firmware):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
-    parser.add_argument('--source', default='')
-    parser.add_argument('--datadir', required=True)
-    parser.add_argument('--firmware', nargs='+', default=[])
-    parser.add_argument('--stamp', type=Path, required=True)
-    parser.add_argument('build', type=Path)
-    parser.add_argument('options', nargs='*')
-    args = parser.parse_args()
-
-    build = args.build.resolve()
+    file, stamp = map(Path, sys.argv[1:])
+    options = json.loads(file.read_text())
+    build = file.resolve().parent
     qemu = build / 'qemu'
     env = environment(SCRIPTS.parent)
     start = time.time()
-    run(sys.executable, SCRIPTS / 'qemu-source.py', '--source', args.source, build)
+    run(sys.executable, SCRIPTS / 'qemu-source.py', '--source', options['source'], build)
     run(sys.executable, SCRIPTS / 'overlay.py', build)
-    configure(qemu, args.options, env)
+    configure(qemu, options['configure'].splitlines(), env)
     ninja(qemu, env)
     option_roms(qemu)
-    programs(build, qemu, args.datadir, args.firmware)
-    args.stamp.touch()
+    programs(build, qemu, options['datadir'], options['firmware'].splitlines())
+    stamp.touch()
     print(f'QEMU is up to date in {build}/bin ({time.time() - start:.0f} s)')
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_DFL)     # Ctrl-C is no case for a traceback
     main()

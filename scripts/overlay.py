@@ -66,11 +66,16 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
+def recorded(build):
+    """The digest of each file that the overlay last wrote to the tree."""
+    record = build / 'src/overlay.json'
+    return json.loads(record.read_text()) if record.exists() else {}
+
+
 def overlay(repo, build):
     pristine, tree = build / 'src/pristine', build / 'src/qemu'
     base = f'QEMU {(pristine / "VERSION").read_text().strip()}'
-    record = build / 'src/overlay.json'
-    before = json.loads(record.read_text()) if record.exists() else {}
+    before = recorded(build)
 
     wanted = {}
     for name, path in overlaid(repo, build):
@@ -113,7 +118,7 @@ def overlay(repo, build):
         temporary.chmod(model.stat().st_mode & 0o777 | 0o200)
         temporary.replace(target)
     ours = {n: d for n, d in after.items() if d and d != digest(pristine / n)}
-    record.write_text(json.dumps(ours, indent=1, sort_keys=True))
+    (build / 'src/overlay.json').write_text(json.dumps(ours, indent=1, sort_keys=True))
     if changed:
         print(f'Overlay: {len(changed)} of {len(ours)} files changed')
 

@@ -12,6 +12,7 @@ import configparser
 import hashlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -142,4 +143,5 @@ def main():
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_DFL)     # Ctrl-C is no case for a traceback
     main()

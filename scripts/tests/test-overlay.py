@@ -188,6 +188,27 @@ class OverlayTest(unittest.TestCase):
         self.assertEqual((self.repo / 'accel/ours.c').read_text(), 'edited\n')
         self.overlay()
 
+    def test_refresh_loses_no_change_made_here(self):
+        self.write(self.repo / 'accel/ours.c', 'ours\n')
+        self.patch()
+        self.overlay()
+        for name, text in (('accel/ours.c', 'changed here\n'),
+                           ('accel/kvm/kvm-all.c.patch', PATCH.replace('two', 'zwei'))):
+            self.write(self.repo / name, text)
+            self.write(self.tree / name.removesuffix('.patch'), 'edited there\n')
+            result = self.run_script('refresh-patch', name)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn('changed here as well', result.stderr)
+            self.assertEqual((self.repo / name).read_text(), text)
+
+    def test_refresh_replaces_a_patch_that_no_longer_applies(self):
+        self.patch(PATCH.replace('-line 2', '-line 2 of another version'))
+        self.write(self.tree / 'accel/kvm/kvm-all.c', KVM_ALL.replace('line 2', 'line II'))
+        self.overlay_error()
+        self.run_script('refresh-patch', 'accel/kvm/kvm-all.c')
+        self.overlay()
+        self.assertIn('line II', self.kvm_all())
+
     def test_source_that_is_no_qemu_is_refused(self):
         self.write(self.top / 'other/README', '')
         result = self.run_script('qemu-source.py', '--source', self.top / 'other', self.build)
