@@ -334,6 +334,7 @@ void kvm_guest_memfd_commit(KVMMemoryListener *kml, bool inhibited)
         GuestMemfd *gmem = slot_gmem(view->opaque);
 
         gmem->switches++;
+        gmem->prefaulted = 0;
         gmem->max_inhibit_us = MAX(gmem->max_inhibit_us, us);
     }
     if (switched->len) {
