@@ -62,7 +62,7 @@ static bool check_properties(HostMemoryBackend *backend, Error **errp)
 static int guest_memfd_open(HostMemoryBackend *backend, const char *name,
                             Error **errp)
 {
-    int fd = cpr_find_fd(name, 0);
+    int fd = cpr_is_incoming() ? cpr_find_fd(name, 0) : -1;
     struct stat st;
 
     backend->gmem.other_vm = fd >= 0;
@@ -71,6 +71,8 @@ static int guest_memfd_open(HostMemoryBackend *backend, const char *name,
         if (fd < 0) {
             return -1;
         }
+        /* The block of an unplugged namesake may still wait for its end */
+        cpr_delete_fd(name, 0);
         cpr_save_fd(name, 0, fd);
     }
 

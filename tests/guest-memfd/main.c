@@ -26,7 +26,6 @@
 
 #include "payload.h"
 
-#define FW_CFG_RAM_SIZE 0x03
 #define FW_CFG_NB_CPUS  0x05
 
 #define MAX_ARGS        4
@@ -324,7 +323,7 @@ _Noreturn void main_loop(void)
     char *arg[MAX_ARGS + 1];
 
     arch_init();
-    fw_cfg_read(FW_CFG_RAM_SIZE, &ram_size, sizeof(ram_size));
+    ram_size = arch_ram_size();
     fw_cfg_read(FW_CFG_NB_CPUS, &machine_cpus, sizeof(machine_cpus));
     say("guest-memfd payload ready ram=%lu cpus=%lu\n", ram_size,
         (unsigned long)machine_cpus);

@@ -69,7 +69,8 @@ void serial_put(char c);
 void serial_wait(void);         /* sleep; may return early */
 void fw_cfg_dma(const void *request);
 void arch_init(void);
-void arch_ram(struct range_list *list);
+void arch_ram(struct range_list *list);     /* what can be tested */
+uint64_t arch_ram_size(void);               /* what the machine has */
 struct range arch_own(void);    /* what the payload itself occupies */
 bool arch_map(uint64_t start, uint64_t end);
 void arch_run(unsigned cpus, job_fn *job);

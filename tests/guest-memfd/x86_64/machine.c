@@ -42,6 +42,8 @@
 
 #define E820_RAM        1
 
+#define FW_CFG_RAM_SIZE 0x03
+
 struct e820_entry {
     uint64_t start;
     uint64_t length;
@@ -181,6 +183,14 @@ void arch_ram(struct range_list *list)
     }
     /* There is RAM behind all of it, but only what PAM opens shows. */
     range_exclude(list, VGA_HOLE, pam_get() == 3 ? PAM_START : PAM_END);
+}
+
+uint64_t arch_ram_size(void)
+{
+    uint64_t size;
+
+    fw_cfg_read(FW_CFG_RAM_SIZE, &size, sizeof(size));
+    return size;
 }
 
 /* pam on|off|ro|wo|query: "ok STATE".  KVM does not enforce ro. */

@@ -15,6 +15,7 @@ typedef struct VM {
     QTestState *qts;
     int serial;                 /* the payload's console */
     GString *input;             /* read from it, not used yet */
+    uint64_t count;             /* where vm_start_count() began */
 } VM;
 
 /* Command line of a VM with backend "ram0" of 128 MiB; the rest is up to you */

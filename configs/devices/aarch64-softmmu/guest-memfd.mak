@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# For the nested tests (tests/nested): the machine "virt", and devices that
+# have to do with RAM
+
+CONFIG_ARM_VIRT=y
+CONFIG_VIRTIO_PCI=y
+CONFIG_VIRTIO_BALLOON=y
+CONFIG_VIRTIO_MEM=y
+CONFIG_VIRTIO_BLK=y

@@ -1,0 +1,303 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The cases that run inside a nested host; the harness is host.py.
+
+usage: cases.py [CASE|GROUP...]
+A group is what stands before the first / of cases' names. Prints TAP.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+import traceback
+
+from qemu.machine import QEMUMachine
+
+ARCH = os.uname().machine
+QEMU = f'/qemu/qemu-system-{ARCH}'
+PAYLOAD = f'/qemu/tests/guest-memfd/payload-{ARCH}.bin'
+MIB = 1 << 20
+RAM = 192 * MIB
+BACKEND = f'memory-backend-guest-memfd,id=ram0,size={RAM}'
+
+if ARCH == 'x86_64':
+    TTY = 'ttyS0'
+    RAM_START = 0
+    MACHINES = {'pc': 'pc', 'pc-smm-off': 'pc,smm=off',
+                'q35': 'q35,smm=on', 'q35-smm-off': 'q35,smm=off'}
+    DEFAULT = 'q35,smm=on'
+    # What a PC hides of its RAM behind VGA and ROMs
+    HIDDEN = 384 << 10
+else:
+    TTY = 'ttyAMA0'
+    RAM_START = 1 << 30
+    MACHINES = {'virt': 'virt,gic-version=3'}
+    DEFAULT = 'virt,gic-version=3'
+    HIDDEN = 0
+
+CASES = {}
+
+
+def case(name, *args):
+    """Make a case of a function with these arguments."""
+    def register(function):
+        CASES[name] = lambda: function(*args)
+        return function
+    return register
+
+
+def each_machine(group):
+    def register(function):
+        for name, machine in MACHINES.items():
+            case(f'{group}/{name}', machine)(function)
+        return function
+    return register
+
+
+def check(condition, *what):
+    if not condition:
+        raise AssertionError(' '.join(str(w) for w in what))
+
+
+class Guest:
+    """A QEMU whose guest obeys on its serial port: the payload, or Linux with our init."""
+
+    def __init__(self, machine, *args, linux=False, backend=BACKEND, cpus=1):
+        software = ['-bios', PAYLOAD]
+        if linux:
+            software = ['-kernel', '/guest/vmlinuz', '-initrd', '/guest/initrd',
+                        '-append', f'console={TTY} quiet panic=-1 rdinit=/init']
+        self.vm = QEMUMachine(QEMU, [
+            '-accel', 'kvm', '-cpu', 'host', '-smp', str(cpus), '-m', f'{RAM // MIB}M',
+            '-object', backend, '-machine', 'memory-backend=ram0', '-nodefaults',
+            *software, *args], base_temp_dir='/tmp')
+        self.vm.set_machine(machine)
+        self.vm.set_console()
+        self.unread = b''
+
+    def __enter__(self):
+        self.start = time.monotonic()
+        self.vm.launch()
+        self.vm.console_socket.settimeout(100)
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind:
+            print('QEMU:', self.vm.get_log(), 'unread on the console:', self.unread,
+                  file=sys.stderr)
+        self.vm.shutdown(hard=True)
+
+    def hear(self):
+        """The next line."""
+        while b'\n' not in self.unread:
+            got = self.vm.console_socket.recv(4096)
+            check(got, 'QEMU has closed the console')
+            self.unread += got
+        line, _, self.unread = self.unread.partition(b'\n')
+        return line.decode(errors='replace').strip()
+
+    def wait(self, word):
+        """The first line that has this word at its beginning or after the greeting's name."""
+        while True:
+            line = self.hear()
+            print('guest:', line, file=sys.stderr)
+            check(not line.startswith('error'), 'the guest says', line)
+            check('Kernel panic' not in line, line)
+            if line.startswith(word) or (word == 'ready' and ' ready ' in line):
+                return line
+
+    def ready(self):
+        line = self.wait('ready')
+        print(f'# {self.vm._machine}: ready after {time.monotonic() - self.start:.1f} s',
+              flush=True)
+        return dict(word.split('=') for word in line.split() if '=' in word)
+
+    def ask(self, command):
+        self.vm.console_socket.sendall(command.encode() + b'\n')
+        return self.wait('ok')[3:]
+
+    def slots(self):
+        info, = self.vm.cmd('query-guest-memfd')
+        return info['slots']
+
+    def check_bound(self):
+        """All of RAM is bound that the guest can see, and the rest for a good reason."""
+        slots = self.slots()
+        bound = sum(s['size'] for s in slots if s['state'] == 'bound')
+        check(RAM - HIDDEN <= bound <= RAM, f'{bound} bytes of {RAM} are bound:', slots)
+        for s in slots:
+            if s['address-space'] == 1:
+                check(s['state'] == 'address-space', slots)
+            else:
+                check(s['state'] in ('bound', 'alias'), slots)
+        # System Management Mode sees RAM in an address space of its own
+        smm = sum(s['size'] for s in slots if s['state'] == 'address-space')
+        wanted = ARCH == 'x86_64' and 'smm=off' not in self.vm._machine
+        check((smm >= RAM - HIDDEN) if wanted else smm == 0, f'{smm} bytes for SMM:', slots)
+
+    def count_bound(self):
+        return sum(s['size'] for s in self.slots() if s['state'] == 'bound')
+
+
+def test_memory(guest):
+    """The guest writes a pattern to its memory and finds it again; bytes tested."""
+    tested = int(guest.ask('fill 42'))
+    check(int(guest.ask('check 42')) == tested)
+    return tested
+
+
+def run_to_failure(*args):
+    """What a QEMU that refuses to start says."""
+    result = subprocess.run([QEMU, '-display', 'none', '-nodefaults', '-accel', 'kvm',
+                             '-cpu', 'host', '-m', f'{RAM // MIB}M', *args], text=True,
+                            stderr=subprocess.PIPE, timeout=100, check=False)
+    print(result.stderr, file=sys.stderr)
+    check(result.returncode == 1, 'exit status', result.returncode, result.stderr)
+    return result.stderr
+
+
+@case('host/guest-memfd')
+def host_has_guest_memfd():
+    kvm = os.open('/dev/kvm', os.O_RDWR)
+    vm = fcntl.ioctl(kvm, 0xae01)               # KVM_CREATE_VM
+    flags = fcntl.ioctl(vm, 0xae03, 244)        # KVM_CAP_GUEST_MEMFD_FLAGS
+    check(flags & 3 == 3, f'KVM_CAP_GUEST_MEMFD_FLAGS is {flags:#x}')
+
+
+@each_machine('payload')
+def payload(machine):
+    with Guest(machine, backend=BACKEND + ',kvm-bind=on', cpus=2) as guest:
+        guest.ready()
+        guest.check_bound()
+        if ARCH == 'x86_64':
+            guest.ask('pam on')
+        guest.ask('smp 2')
+        check(test_memory(guest) >= RAM - 2 * MIB)
+        guest.ask(f'exec {RAM_START + 64 * MIB:#x}')
+        guest.check_bound()
+
+
+@each_machine('linux')
+def linux(machine, cpus=1):
+    with Guest(machine, linux=True, cpus=cpus) as guest:
+        info = guest.ready()
+        check(int(info['cpus']) == cpus, info)
+        guest.check_bound()
+        check(test_memory(guest) > RAM // 3)
+        guest.check_bound()
+        guest.ask('halt')
+        guest.vm.wait(30)
+
+
+case('linux/2-cpus', DEFAULT, 2)(linux)
+
+
+@case('linux/reboot')
+def reboot():
+    with Guest(DEFAULT, linux=True) as guest:
+        for _ in range(5):
+            guest.start = time.monotonic()
+            guest.ready()
+            guest.check_bound()
+            test_memory(guest)
+            guest.ask('reset')
+        guest.ready()
+        guest.check_bound()
+
+
+if ARCH == 'x86_64':
+    @case('smm/alias')
+    def smm_alias():
+        """SeaBIOS opens SMRAM, of which the address space then has a second view."""
+        with Guest('q35,smm=on', '-trace', 'kvm_guest_memfd_*', linux=True) as guest:
+            guest.ready()
+            log = guest.vm.get_log() or open(guest.vm._qemu_log_path).read()
+            lines = [line for line in log.splitlines() if 'alias' in line]
+            check(any('0xfeda0000' in line for line in lines), 'no alias at 0xfeda0000:', log)
+
+
+def finish_migration(vm, wanted='completed'):
+    while (status := vm.cmd('query-migrate')['status']) != wanted:
+        check(status not in ('failed', 'cancelled'), vm.cmd('query-migrate'))
+        time.sleep(0.1)
+
+
+def migrate(linux, cpus):
+    """The guest counts in its memory while it moves, and finds no write lost or doubled."""
+    with Guest(DEFAULT, linux=linux, cpus=cpus) as source, \
+            Guest(DEFAULT, '-incoming', 'unix:/tmp/migration', linux=linux, cpus=cpus) as target:
+        source.ready()
+        source.check_bound()
+        if not linux:
+            source.ask(f'smp {cpus}')
+        source.ask('count' if linux else 'count all')
+        source.vm.cmd('migrate-set-parameters', max_bandwidth=50 * MIB, downtime_limit=1)
+        source.vm.cmd('migrate', uri='unix:/tmp/migration')
+        while source.vm.cmd('query-migrate').get('ram', {}).get('dirty-sync-count', 0) < 2:
+            time.sleep(0.1)
+        states = {s['state'] for s in source.slots()}
+        check(source.count_bound() == 0 and 'dirty-log' in states, source.slots())
+        source.vm.cmd('migrate-set-parameters', max_bandwidth=0, downtime_limit=60000)
+        finish_migration(source.vm)
+        finish_migration(target.vm)
+        passes = target.ask('stop')
+        check(passes.startswith('passes=') and int(passes[7:]) > 0, passes)
+        test_memory(target)
+        target.check_bound()
+
+
+case('migration/payload', False, 2)(migrate)
+case('migration/linux', True, 2)(migrate)
+
+
+@case('old-kernel/refused')
+def refused():
+    """A kernel without a mappable guest_memfd: one sentence that says what helps."""
+    said = run_to_failure('-object', BACKEND, '-machine', f'{DEFAULT},memory-backend=ram0')
+    check('Linux 6.18' in said and said.count('\n') == 1, said)
+
+
+@case('bad-kernel/auto')
+def kernel_bug_auto():
+    """Linux boots where KVM hangs on execution from bound slots, as none is bound."""
+    with Guest(DEFAULT, linux=True) as guest:
+        guest.ready()
+        check({s['state'] for s in guest.slots()} == {'kernel-bug'}, guest.slots())
+        test_memory(guest)
+        guest.ask('halt')
+        guest.vm.wait(30)
+
+
+@case('bad-kernel/on')
+def kernel_bug_on():
+    said = run_to_failure('-object', BACKEND + ',kvm-bind=on',
+                          '-machine', f'{DEFAULT},memory-backend=ram0')
+    check('kvm-bind' in said and '7.1' in said, said)
+
+
+def main():
+    wanted = sys.argv[1:]
+    names = [n for n in CASES if not wanted or n in wanted or n.partition('/')[0] in wanted]
+    if not names or any(w not in {*CASES, *(n.partition('/')[0] for n in CASES)} for w in wanted):
+        sys.exit(f'error: there are the cases {" ".join(CASES)}')
+    failed = False
+    print(f'1..{len(names)}', flush=True)
+    for number, name in enumerate(names, 1):
+        print(f'--- {name}', file=sys.stderr, flush=True)
+        start = time.monotonic()
+        try:
+            CASES[name]()
+            result = 'ok'
+        except Exception as e:  # pylint: disable=broad-except
+            traceback.print_exc()
+            print('# ' + f'{type(e).__name__}: {e}'.replace('\n', '\n# '))
+            result, failed = 'not ok', True
+        print(f'# {time.monotonic() - start:.1f} s')
+        print(f'{result} {number} {name}', flush=True)
+    sys.exit(failed)
+
+
+if __name__ == '__main__':
+    main()

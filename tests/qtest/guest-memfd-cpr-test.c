@@ -1,0 +1,258 @@
+/*
+ * guest_memfd RAM that outlives its QEMU: CheckPoint and Restart
+ *
+ * The guest counts in its RAM all the while, as in guest-memfd-migration-test.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/sockets.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "guest-memfd/vm.h"
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+
+#define COUNT       (16 * MiB)
+#define COUNT_LEN   (64 * MiB)
+#define DIMM        (4 * GiB)
+#define DIMM_LEN    (64 * MiB)
+
+static char *tmp;
+
+typedef struct Case {
+    const char *name;
+    const char *machine;
+    int cpus;
+    bool ignore_shared;
+} Case;
+
+/* The same for each VM of a test: RAM, and a DIMM */
+static char *vm_args(const Case *c, const char *extra)
+{
+    return g_strdup_printf("-machine %s,memory-backend=ram0,aux-ram-share=on "
+                           "-m " VM_RAM ",slots=1,maxmem=1G -smp %d " VM_BACKEND
+                           " -object memory-backend-guest-memfd,id=mem1,"
+                           "size=64M -device pc-dimm,memdev=mem1,id=dimm1,"
+                           "addr=0x100000000 %s", c->machine, c->cpus, extra);
+}
+
+static VM *start(const Case *c, const char *extra)
+{
+    g_autofree char *args = vm_args(c, extra);
+
+    return vm_start("%s", args);
+}
+
+static int connect_to(const char *path)
+{
+    int fd = -1;
+
+    for (int i = 0; fd < 0 && i < 1000; i++) {
+        fd = unix_connect(path, NULL);
+        g_usleep(10 * 1000);
+    }
+    g_assert_cmpint(fd, >=, 0);
+    return fd;
+}
+
+/* A VM that answers nobody before it has its files from @cpr */
+static VM *start_successor(const Case *c, const char *cpr, const char *uri,
+                           const char *serial)
+{
+    g_autofree char *extra = g_strdup_printf(
+        "-accel kvm -cpu host,-arch-capabilities -nodefaults "
+        "-bios tests/guest-memfd/payload-%s.bin "
+        "-chardev socket,id=s0,path=%s,server=on,wait=off -serial chardev:s0 "
+        "-incoming %s -incoming cpr,addr.transport=socket,addr.type=unix,"
+        "addr.path=%s", qtest_get_arch(), serial, uri, cpr);
+    g_autofree char *args = vm_args(c, extra);
+    VM *vm = g_new0(VM, 1);
+
+    vm->input = g_string_new(NULL);
+    vm->qts = qtest_init_with_env_and_capabilities(NULL, args, NULL, false);
+    while (!g_file_test(cpr, G_FILE_TEST_EXISTS)) {
+        g_usleep(10 * 1000);
+    }
+    return vm;
+}
+
+static void set_mode(VM *vm, const char *mode)
+{
+    migrate_set_parameter_str(vm->qts, "mode", mode);
+}
+
+static void start_guest(VM *vm, const Case *c)
+{
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 6", DIMM, DIMM_LEN);
+    vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
+}
+
+/* Another file of the same name, while the old one may still be in memory */
+static void replace_dimm(VM *vm)
+{
+    vm_wait_ready(vm);
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
+                             "'arguments': {'id': 'dimm1'}}");
+    vm_eject_dimm(vm, 0);
+    qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
+                             "'arguments': {'id': 'mem1'}}");
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
+        "'arguments': {'qom-type': 'memory-backend-guest-memfd',"
+        "'id': 'mem1', 'size': %" PRIu64 "}}", DIMM_LEN);
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
+        "'arguments': {'driver': 'pc-dimm', 'id': 'dimm1', 'memdev': 'mem1',"
+        "'addr': %" PRIu64 "}}", DIMM);
+    vm_wait_gmem_fds(vm, 2);
+}
+
+static void check_guest(VM *vm)
+{
+    vm->count = COUNT;
+    vm_stop_count(vm);
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 6", DIMM, DIMM_LEN);
+}
+
+static void wait_running(VM *vm)
+{
+    while (true) {
+        QDict *rsp = qtest_qmp_assert_success_ref(vm->qts,
+                                                  "{'execute': 'query-status'}");
+        bool running = qdict_get_bool(rsp, "running");
+
+        qobject_unref(rsp);
+        if (running) {
+            return;
+        }
+        g_usleep(1000);
+    }
+}
+
+static void assert_bound(VM *vm)
+{
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    vm_assert_bound(vm, "mem1", DIMM_LEN);
+}
+
+/* The files go on in a new QEMU, then what is in them in a third one */
+static void test_transfer(const void *data)
+{
+    const Case *c = data;
+    g_autofree char *cpr = g_strdup_printf("%s/cpr", tmp);
+    g_autofree char *main_path = g_strdup_printf("%s/migration", tmp);
+    g_autofree char *uri = g_strdup_printf("unix:%s", main_path);
+    g_autofree char *serial = g_strdup_printf("%s/serial", tmp);
+    VM *first = start(c, ""), *second, *third;
+
+    replace_dimm(first);
+    start_guest(first, c);
+    assert_bound(first);
+    second = start_successor(c, cpr, uri, serial);
+    set_mode(first, "cpr-transfer");
+    qtest_qmp_assert_success(first->qts, "{'execute': 'migrate', 'arguments':"
+        "{'channels': [{'channel-type': 'main', 'addr': {"
+        "'transport': 'socket', 'type': 'unix', 'path': %s}},"
+        "{'channel-type': 'cpr', 'addr': {"
+        "'transport': 'socket', 'type': 'unix', 'path': %s}}]}}",
+        main_path, cpr);
+    qtest_connect(second->qts);
+    qtest_qmp_handshake(second->qts, NULL);
+    wait_for_migration_complete(first->qts);
+    wait_for_migration_complete(second->qts);
+    wait_running(second);
+    vm_quit(first);
+
+    /* KVM binds a file to the VM that created it, which this is not */
+    vm_assert_hva(second, "ram0", "other-vm");
+    vm_assert_hva(second, "mem1", "other-vm");
+    g_assert_cmpint(vm_count_gmem_fds(second), ==, 2);
+    second->serial = connect_to(serial);
+    check_guest(second);
+    vm_start_count(second, 1, COUNT, COUNT_LEN);
+    unlink(main_path);
+
+    third = start(c, "-incoming defer");
+    set_mode(second, "normal");
+    migrate_set_parameter_int(second->qts, "downtime-limit", 60 * 1000);
+    migrate_incoming_qmp(third->qts, uri, NULL, "{}");
+    migrate_qmp(second->qts, third->qts, uri, NULL, "{}");
+    wait_for_migration_complete(second->qts);
+    wait_for_migration_complete(third->qts);
+    wait_running(third);
+    assert_bound(third);
+    check_guest(third);
+    vm_quit(second);
+    vm_quit(third);
+    unlink(cpr);
+    unlink(serial);
+    unlink(main_path);
+}
+
+/* The RAM itself goes to the file, as no guest_memfd survives its QEMU */
+static void test_reboot(const void *data)
+{
+    const Case *c = data;
+    g_autofree char *path = g_strdup_printf("%s/reboot", tmp);
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+    VM *first = start(c, ""), *second;
+
+    vm_wait_ready(first);
+    start_guest(first, c);
+    set_mode(first, "cpr-reboot");
+    migrate_set_capability(first->qts, "x-ignore-shared", c->ignore_shared);
+    migrate_qmp(first->qts, NULL, uri, NULL, "{}");
+    wait_for_migration_complete(first->qts);
+    vm_quit(first);
+
+    second = start(c, "-incoming defer");
+    set_mode(second, "cpr-reboot");
+    migrate_set_capability(second->qts, "x-ignore-shared", c->ignore_shared);
+    migrate_incoming_qmp(second->qts, uri, NULL, "{}");
+    wait_for_migration_complete(second->qts);
+    qtest_qmp_assert_success(second->qts, "{'execute': 'cont'}");
+    assert_bound(second);
+    check_guest(second);
+    vm_quit(second);
+    unlink(path);
+}
+
+static const Case transfers[] = {
+    { "transfer/pc", "pc", 1 },
+    { "transfer/q35", "q35", 4 },
+};
+
+static const Case reboots[] = {
+    { "reboot/pc", "pc", 1 },
+    { "reboot/q35", "q35", 4 },
+    { "reboot/ignore-shared", "q35", 1, true },
+};
+
+static void add(const Case *cases, int n, GTestDataFunc func)
+{
+    for (int i = 0; i < n; i++) {
+        g_autofree char *path = g_strdup_printf("/guest-memfd/cpr/%s",
+                                                cases[i].name);
+
+        qtest_add_data_func(path, &cases[i], func);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    int ret;
+
+    g_test_init(&argc, &argv, NULL);
+    if (!guest_memfd_supported()) {
+        g_test_skip("this host has no mappable guest_memfd");
+        return 0;
+    }
+    tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
+    add(transfers, ARRAY_SIZE(transfers), test_transfer);
+    add(reboots, ARRAY_SIZE(reboots), test_reboot);
+
+    ret = g_test_run();
+    rmdir(tmp);
+    return ret;
+}

@@ -1,0 +1,370 @@
+/*
+ * guest_memfd RAM that goes back to the host: balloon, virtio-mem, unplug
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "guest-memfd/file.h"
+#include "guest-memfd/virtio.h"
+#include "guest-memfd/vm.h"
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+
+/*
+ * Guest RAM: rings, then what the guest counts in while the rest is discarded,
+ * then the range that is, with the neighbours that must not be.
+ */
+#define RAM         (1 * GiB)
+#define COUNT       (16 * MiB)
+#define COUNT_LEN   (64 * MiB)
+#define GONE        (256 * MiB)
+#define GONE_LEN    (512 * MiB)
+#define FILLED      (GONE - 2 * MiB)
+#define FILLED_LEN  (GONE_LEN + 4 * MiB)
+#define FILLED_END  (FILLED + FILLED_LEN)
+#define GONE_END    (GONE + GONE_LEN)
+
+#define SEED        11
+
+typedef struct Case {
+    const char *machine;
+    int cpus;
+} Case;
+
+static const Case cases[] = { { "pc", 1 }, { "q35", 4 } };
+
+static VM *start(const Case *c, const char *devices)
+{
+    VM *vm = vm_start("-machine %s,memory-backend=ram0 -m 1G -smp %d -object "
+                      "memory-backend-guest-memfd,id=ram0,size=1G,kvm-bind=on"
+                      "%s", c->machine, c->cpus, devices);
+
+    vm_wait_ready(vm);
+    return vm;
+}
+
+static void fill(VM *vm, uint64_t start, uint64_t len)
+{
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", start, len, SEED);
+}
+
+static void check(VM *vm, uint64_t start, uint64_t len)
+{
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", start, len, SEED);
+}
+
+static void zero(VM *vm, uint64_t start, uint64_t len)
+{
+    vm_do(vm, "zero %" PRIu64 " %" PRIu64, start, len);
+}
+
+/* @file holds guest RAM of address @base; GONE was discarded just now */
+static void assert_gone(VM *vm, GmemFile *file)
+{
+    const uint64_t part = GONE_LEN / 4;
+
+    g_assert_cmpint(gmem_file_resident(file, GONE, GONE_LEN), ==, 0);
+    g_assert_cmpint(gmem_file_resident(file, FILLED, GONE - FILLED), ==,
+                    GONE - FILLED);
+    g_assert_cmpint(gmem_file_resident(file, GONE_END, FILLED_END - GONE_END),
+                    ==, FILLED_END - GONE_END);
+
+    /* The host looks at a part first, then the guest, then the host at all */
+    gmem_file_assert_zero(file, GONE, part);
+    zero(vm, GONE, GONE_LEN);
+    gmem_file_assert_zero(file, GONE, GONE_LEN);
+    check(vm, FILLED, GONE - FILLED);
+    check(vm, GONE_END, FILLED_END - GONE_END);
+}
+
+typedef void discard_fn(VirtioDriver *driver, uint64_t start, uint64_t len);
+
+static void balloon(const Case *c, discard_fn *discard)
+{
+    VM *vm = start(c, BALLOON_DEVICE);
+    VirtioDriver *driver = balloon_start(vm);
+    GmemFile *file = gmem_file_open(vm, RAM);
+    int64_t before;
+
+    fill(vm, FILLED, FILLED_LEN);
+    before = unevictable();
+    vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
+    discard(driver, GONE, GONE_LEN);
+    wait_unevictable(before, -(int64_t)GONE_LEN);
+    vm_stop_count(vm);
+    assert_gone(vm, file);
+
+    /* The guest takes the pages back, and can use them */
+    balloon_deflate(driver, GONE, GONE_LEN);
+    fill(vm, GONE, GONE_LEN);
+    check(vm, FILLED, FILLED_LEN);
+    vm_assert_bound(vm, "ram0", RAM);
+
+    gmem_file_close(file);
+    virtio_free(driver);
+    vm_quit(vm);
+}
+
+static void test_balloon(const void *data)
+{
+    balloon(data, balloon_inflate);
+}
+
+static void test_report(const void *data)
+{
+    balloon(data, balloon_report);
+}
+
+/* One page at a time, and none but that page */
+static void test_balloon_page(const void *data)
+{
+    VM *vm = start(data, BALLOON_DEVICE);
+    VirtioDriver *driver = balloon_start(vm);
+    GmemFile *file = gmem_file_open(vm, RAM);
+    const uint64_t page = qemu_real_host_page_size();
+
+    fill(vm, GONE, 2 * MiB);
+    for (uint64_t a = GONE + page; a < GONE + 2 * MiB; a += 64 * page) {
+        balloon_inflate(driver, a, page);
+        gmem_file_assert_zero(file, a, page);
+        zero(vm, a, page);
+        check(vm, a - page, page);
+        check(vm, a + page, page);
+    }
+    gmem_file_close(file);
+    virtio_free(driver);
+    vm_quit(vm);
+}
+
+/* virtio-mem */
+
+#define VMEM        (1 * GiB)
+
+static VM *start_vmem(const Case *c, int gib, const char *extra)
+{
+    return vm_start("-machine %s,memory-backend=ram0 -smp %d " VM_BACKEND
+                    " -m " VM_RAM ",maxmem=8G,slots=2 -object memory-backend-"
+                    "guest-memfd,id=vmem,size=%dG" VIRTIO_MEM_DEVICE "%s",
+                    c->machine, c->cpus, gib, extra);
+}
+
+static void assert_vmem_bound(VM *vm)
+{
+    g_assert_cmpint(vm_info_number(vm, "vmem", "hva"), ==, 0);
+    g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, VMEM);
+}
+
+static void test_virtio_mem(const void *data)
+{
+    const Case *c = data;
+    VM *vm = start_vmem(c, 1, "");
+    GmemFile *file = gmem_file_open(vm, VMEM);
+    const uint64_t half = VMEM / 2;
+    VirtioDriver *driver;
+    uint64_t base;
+    int64_t before;
+
+    vm_wait_ready(vm);
+    driver = virtio_mem_start(vm);
+    base = virtio_mem_start_address(driver);
+    assert_vmem_bound(vm);
+    g_assert_cmpint(virtio_mem_plugged(driver), ==, 0);
+
+    virtio_mem_request(vm, VMEM);
+    g_assert_cmpint(virtio_mem_requested(driver), ==, VMEM);
+    virtio_mem_plug(driver, base, VMEM);
+    g_assert_cmpint(virtio_mem_plugged(driver), ==, VMEM);
+    zero(vm, base, VMEM);
+    fill(vm, base, VMEM);
+    check(vm, base, VMEM);
+
+    /* The upper half goes, and comes back empty */
+    before = unevictable();
+    vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
+    virtio_mem_request(vm, half);
+    virtio_mem_unplug(driver, base + half, half);
+    g_assert_cmpint(virtio_mem_plugged(driver), ==, half);
+    wait_unevictable(before, -(int64_t)half);
+    vm_stop_count(vm);
+    g_assert_cmpint(gmem_file_resident(file, half, half), ==, 0);
+    g_assert_cmpint(gmem_file_resident(file, 0, half), ==, half);
+    check(vm, base, half);
+    virtio_mem_request(vm, VMEM);
+    virtio_mem_plug(driver, base + half, half);
+    zero(vm, base + half, half);
+    gmem_file_assert_zero(file, half, half);
+    fill(vm, base + half, half);
+    check(vm, base, VMEM);
+
+    virtio_mem_request(vm, 0);
+    virtio_mem_unplug_all(driver);
+    g_assert_cmpint(gmem_file_resident(file, 0, VMEM), ==, 0);
+    g_assert_cmpint(virtio_mem_plugged(driver), ==, 0);
+    assert_vmem_bound(vm);
+
+    gmem_file_close(file);
+    virtio_free(driver);
+    vm_quit(vm);
+}
+
+/* Memslots of 1 GiB come and go with the blocks: many bindings of one file */
+static void test_virtio_mem_memslots(const void *data)
+{
+    const int slots = 4;
+    const uint64_t len = 32 * MiB;
+    VM *vm = start_vmem(data, slots, ",dynamic-memslots=on");
+    VirtioDriver *driver;
+    uint64_t base;
+
+    vm_wait_ready(vm);
+    driver = virtio_mem_start(vm);
+    base = virtio_mem_start_address(driver);
+    g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, 0);
+
+    virtio_mem_request(vm, slots * GiB);
+    for (int i = 1; i <= slots; i++) {
+        virtio_mem_plug(driver, base + (i - 1) * GiB, len);
+        fill(vm, base + (i - 1) * GiB, len);
+        g_assert_cmpint(vm_count_slots(vm, "vmem", "bound"), ==, i);
+        g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, i * GiB);
+        g_assert_cmpint(vm_info_number(vm, "vmem", "hva"), ==, 0);
+    }
+    for (int i = slots - 1; i > 0; i--) {
+        virtio_mem_unplug(driver, base + i * GiB, len);
+        g_assert_cmpint(vm_count_slots(vm, "vmem", "bound"), ==, i);
+        g_assert_cmpint(vm_info_number(vm, "vmem", "hva"), ==, 0);
+        check(vm, base + (i - 1) * GiB, len);
+    }
+    virtio_free(driver);
+    vm_quit(vm);
+}
+
+/* The destination has what is plugged, and no page of what is not */
+static void test_virtio_mem_migrate(const void *data)
+{
+    const Case *c = data;
+    g_autofree char *tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src = start_vmem(c, 1, ""), *dst = start_vmem(c, 1, " -incoming defer");
+    const uint64_t plugged = 128 * MiB;
+    VirtioDriver *driver;
+    GmemFile *file;
+    uint64_t base;
+
+    vm_wait_ready(src);
+    driver = virtio_mem_start(src);
+    base = virtio_mem_start_address(driver);
+    virtio_mem_request(src, 2 * plugged);
+    virtio_mem_plug(driver, base, 2 * plugged);
+    fill(src, base, 2 * plugged);
+    virtio_mem_request(src, plugged);
+    virtio_mem_unplug(driver, base, plugged);
+
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    qtest_qmp_eventwait(dst->qts, "RESUME");
+
+    file = gmem_file_open(dst, VMEM);
+    g_assert_cmpint(gmem_file_resident(file, 0, plugged), ==, 0);
+    g_assert_cmpint(gmem_file_resident(file, 2 * plugged, VMEM - 2 * plugged),
+                    ==, 0);
+    check(dst, base + plugged, plugged);
+    assert_vmem_bound(dst);
+
+    gmem_file_close(file);
+    virtio_free(driver);
+    vm_quit(src);
+    vm_quit(dst);
+    rmdir(tmp);
+}
+
+/* A plugged block is allocated at once, without being touched */
+static void test_virtio_mem_prealloc(const void *data)
+{
+    VM *vm = start_vmem(data, 1, ",prealloc=on");
+    GmemFile *file = gmem_file_open(vm, VMEM);
+    VirtioDriver *driver;
+    uint64_t base;
+    int64_t before;
+
+    vm_wait_ready(vm);
+    driver = virtio_mem_start(vm);
+    base = virtio_mem_start_address(driver);
+    before = unevictable();
+    virtio_mem_request(vm, VMEM);
+    virtio_mem_plug(driver, base, VMEM);
+    wait_unevictable(before, VMEM);
+    g_assert_cmpint(gmem_file_resident(file, 0, VMEM), <, MiB);
+    fill(vm, base, 64 * MiB);
+    check(vm, base, 64 * MiB);
+
+    before = unevictable();
+    virtio_mem_unplug_all(driver);
+    wait_unevictable(before, -(int64_t)VMEM);
+
+    gmem_file_close(file);
+    virtio_free(driver);
+    vm_quit(vm);
+}
+
+/* The memory of a DIMM goes with its backend, not later */
+static void test_unplug(const void *data)
+{
+    const Case *c = data;
+    const uint64_t dimm = 4 * GiB;
+    VM *vm = vm_start("-machine %s,memory-backend=ram0 -smp %d " VM_BACKEND
+                      " -m " VM_RAM ",slots=2,maxmem=4G -object "
+                      "memory-backend-guest-memfd,id=mem1,size=1G -device "
+                      "pc-dimm,id=dimm1,memdev=mem1,addr=0x100000000",
+                      c->machine, c->cpus);
+    int64_t before;
+
+    vm_wait_ready(vm);
+    fill(vm, dimm, GONE_LEN);
+    check(vm, dimm, GONE_LEN);
+    before = unevictable();
+    vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
+                             "'arguments': {'id': 'dimm1'}}");
+    vm_eject_dimm(vm, 0);
+    qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
+                             "'arguments': {'id': 'mem1'}}");
+    vm_wait_gmem_fds(vm, 1);
+    wait_unevictable(before, -(int64_t)GONE_LEN);
+    vm_stop_count(vm);
+    vm_quit(vm);
+}
+
+static void add(const char *name, GTestDataFunc func)
+{
+    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_autofree char *path = g_strdup_printf("/guest-memfd/discard/%s/%s",
+                                                name, cases[i].machine);
+
+        qtest_add_data_func(path, &cases[i], func);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    if (!guest_memfd_supported()) {
+        g_test_skip("this host has no mappable guest_memfd");
+        return 0;
+    }
+    add("balloon", test_balloon);
+    add("balloon-page", test_balloon_page);
+    add("free-page-reporting", test_report);
+    add("virtio-mem", test_virtio_mem);
+    add("virtio-mem-memslots", test_virtio_mem_memslots);
+    add("virtio-mem-migrate", test_virtio_mem_migrate);
+    add("virtio-mem-prealloc", test_virtio_mem_prealloc);
+    add("unplug", test_unplug);
+    return g_test_run();
+}

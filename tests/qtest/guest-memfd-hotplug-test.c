@@ -1,0 +1,218 @@
+/*
+ * guest_memfd RAM that comes and goes while the guest runs, among other RAM
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "guest-memfd/vm.h"
+
+#define GMEM    "memory-backend-guest-memfd"
+#define DIMM    (4 * GiB)
+#define SIZE    (32 * MiB)
+#define CYCLES  50
+
+typedef struct Case {
+    const char *machine;
+    int cpus;
+} Case;
+
+static const Case cases[] = { { "pc", 1 }, { "q35", 4 } };
+
+static void add_dimm(VM *vm, const char *type, int i)
+{
+    g_autofree char *mem = g_strdup_printf("mem%d", i);
+    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
+
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
+                             "'qom-type': %s, 'id': %s, 'size': %" PRIu64 "}}",
+                             type, mem, SIZE);
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add', 'arguments': {"
+                             "'driver': 'pc-dimm', 'id': %s, 'memdev': %s,"
+                             "'addr': %" PRIu64 "}}", dimm, mem,
+                             DIMM + i * GiB);
+}
+
+static void remove_dimm(VM *vm, int i, int slot)
+{
+    g_autofree char *mem = g_strdup_printf("mem%d", i);
+    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
+
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
+                             "'arguments': {'id': %s}}", dimm);
+    vm_eject_dimm(vm, slot);
+    qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
+                             "'arguments': {'id': %s}}", mem);
+}
+
+static void assert_in_use(VM *vm, const char *id)
+{
+    QDict *error = qtest_qmp_assert_failure_ref(vm->qts,
+        "{'execute': 'object-del', 'arguments': {'id': %s}}", id);
+
+    g_assert_nonnull(strstr(qdict_get_str(error, "desc"), "in use"));
+    qobject_unref(error);
+}
+
+/* The guest counts all the while, and from time to time uses the DIMM */
+static void test_cycles(const void *data)
+{
+    const Case *c = data;
+    VM *vm = vm_start("-machine %s,memory-backend=ram0 " VM_BACKEND
+                      " -smp %d -m " VM_RAM ",slots=2,maxmem=8G",
+                      c->machine, c->cpus);
+    int slots, maps = 0;
+
+    vm_wait_ready(vm);
+    slots = vm_count_slots(vm, "ram0", "bound");
+    vm_start_count(vm, c->cpus, 16 * MiB, 64 * MiB);
+    for (int i = 0; i < CYCLES; i++) {
+        uint64_t value = 0x1234567890 + i;
+
+        add_dimm(vm, GMEM, 0);
+        g_assert_cmpint(vm_info_number(vm, "mem0", "bound"), ==, SIZE);
+        g_assert_cmpint(vm_info_number(vm, "mem0", "hva"), ==, 0);
+        g_assert_cmphex(qtest_readq(vm->qts, DIMM + SIZE - 8), ==, 0);
+        qtest_writeq(vm->qts, DIMM + SIZE - 8, value);
+        if (i % 10 == 0) {
+            vm_stop_count(vm);
+            g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, DIMM + SIZE - 8),
+                            ==, value);
+            vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
+            vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
+            vm_start_count(vm, 1, 16 * MiB, 64 * MiB);
+        }
+        assert_in_use(vm, "mem0");
+        remove_dimm(vm, 0, 0);
+        g_assert_false(vm_info_exists(vm, "mem0"));
+        vm_wait_gmem_fds(vm, 1);
+        g_assert_cmpint(vm_count_slots(vm, "ram0", "bound"), ==, slots);
+        if (i == 0) {
+            maps = vm_count_maps(vm);
+        }
+    }
+    vm_stop_count(vm);
+    g_assert_cmpint(vm_count_maps(vm), ==, maps);
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    vm_quit(vm);
+}
+
+/* A guest_memfd as boot memory of node 0, and five more pieces of RAM */
+static void test_mixed(const void *data)
+{
+    const Case *c = data;
+    VM *vm = vm_start("-machine %s -m 384M,slots=4,maxmem=16G -smp %d "
+                      VM_BACKEND " -object memory-backend-memfd,id=memfd,"
+                      "size=128M -object memory-backend-ram,id=anon,size=128M"
+                      " -numa node,memdev=ram0,cpus=0 -numa node,memdev=memfd"
+                      " -numa node,memdev=anon", c->machine, c->cpus);
+    const char *const types[] = { GMEM, "memory-backend-memfd",
+                                  "memory-backend-ram" };
+
+    vm_wait_ready(vm);
+    if (c->cpus > 1) {
+        vm_do(vm, "smp %d", c->cpus);
+    }
+    for (int i = 0; i < ARRAY_SIZE(types); i++) {
+        add_dimm(vm, types[i], i);
+        vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", DIMM + i * GiB, SIZE, i);
+    }
+    vm_do(vm, "fill 9");
+    g_assert_cmpint(vm_count_gmem_fds(vm), ==, 2);
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    vm_assert_bound(vm, "mem0", SIZE);
+    g_assert_false(vm_info_exists(vm, "memfd"));
+    g_assert_false(vm_info_exists(vm, "anon"));
+    g_assert_false(vm_info_exists(vm, "mem1"));
+    g_assert_false(vm_info_exists(vm, "mem2"));
+
+    for (int i = 0; i < ARRAY_SIZE(types); i++) {
+        vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", DIMM + i * GiB, SIZE, i);
+    }
+    remove_dimm(vm, 0, 0);
+    remove_dimm(vm, 2, 2);
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 1", DIMM + GiB, SIZE);
+    vm_do(vm, "check 9");
+    vm_quit(vm);
+}
+
+static void test_in_use(void)
+{
+    VM *vm = vm_start(VM_MACHINE("pc") " " VM_BACKEND);
+
+    assert_in_use(vm, "ram0");
+    vm_wait_ready(vm);
+    vm_do(vm, "fill 2");
+    vm_do(vm, "check 2");
+    vm_quit(vm);
+}
+
+/* A backend that nobody uses comes and goes, too */
+static void test_unused(void)
+{
+    VM *vm = vm_start(VM_MACHINE("q35") " " VM_BACKEND);
+
+    vm_wait_ready(vm);
+    for (int i = 0; i < CYCLES; i++) {
+        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
+                                 "'arguments': {'qom-type': '" GMEM "',"
+                                 "'id': 'mem0', 'size': %" PRIu64 "}}", SIZE);
+        g_assert_cmpint(vm_info_number(vm, "mem0", "bound"), ==, 0);
+        g_assert_cmpint(vm_info_number(vm, "mem0", "hva"), ==, 0);
+        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
+                                 "'arguments': {'id': 'mem0'}}");
+        g_assert_false(vm_info_exists(vm, "mem0"));
+    }
+    vm_wait_gmem_fds(vm, 1);
+    vm_quit(vm);
+}
+
+/* The name of a DIMM that is just gone, and may still be in memory, is free */
+static void test_same_name(void)
+{
+    VM *vm = vm_start("-machine q35,memory-backend=ram0 " VM_BACKEND
+                      " -m " VM_RAM ",slots=2,maxmem=8G");
+
+    vm_wait_ready(vm);
+    for (int i = 0; i < CYCLES; i++) {
+        add_dimm(vm, GMEM, 0);
+        vm_assert_bound(vm, "mem0", SIZE);
+        g_assert_cmphex(qtest_readq(vm->qts, DIMM), ==, 0);
+        qtest_writeq(vm->qts, DIMM, 1);
+        remove_dimm(vm, 0, 0);
+    }
+    add_dimm(vm, GMEM, 0);
+    vm_wait_gmem_fds(vm, 2);
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
+    vm_quit(vm);
+}
+
+static void add(const char *name, GTestDataFunc func)
+{
+    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
+        g_autofree char *path = g_strdup_printf("/guest-memfd/hotplug/%s/%s",
+                                                name, cases[i].machine);
+
+        qtest_add_data_func(path, &cases[i], func);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    if (!guest_memfd_supported()) {
+        g_test_skip("this host has no mappable guest_memfd");
+        return 0;
+    }
+    add("cycles", test_cycles);
+    add("mixed", test_mixed);
+    qtest_add_func("/guest-memfd/hotplug/in-use", test_in_use);
+    qtest_add_func("/guest-memfd/hotplug/unused", test_unused);
+    qtest_add_func("/guest-memfd/hotplug/same-name", test_same_name);
+    return g_test_run();
+}

@@ -1,0 +1,216 @@
+/*
+ * Drivers for the virtio devices that give guest RAM back to the host
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "../libqos/pci-pc.h"
+#include "../libqos/virtio-pci.h"
+#include "standard-headers/linux/virtio_balloon.h"
+#include "standard-headers/linux/virtio_config.h"
+#include "standard-headers/linux/virtio_mem.h"
+#include "virtio.h"
+
+#define DONE_TIMEOUT_S  60
+
+/* As in BALLOON_DEVICE and VIRTIO_MEM_DEVICE */
+enum { BALLOON_SLOT = 4, VIRTIO_MEM_SLOT = 5, END_SLOT };
+
+/* The balloon's, as they are without free page hinting */
+enum { INFLATE, DEFLATE, STATS, REPORTING };
+
+struct VirtioDriver {
+    QTestState *qts;
+    QPCIBus *bus;
+    QGuestAllocator alloc;
+    QVirtioPCIDevice *pci;
+    QVirtQueue *queue[4];
+    int queues;
+};
+
+static VirtioDriver *start(VM *vm, int slot, int queues)
+{
+    const uint64_t unwanted = QVIRTIO_F_BAD_FEATURE |
+                              1ULL << VIRTIO_RING_F_INDIRECT_DESC |
+                              1ULL << VIRTIO_RING_F_EVENT_IDX;
+    const uint64_t window = QEMU_ALIGN_DOWN((RINGS_END - RINGS_START) /
+                                            (END_SLOT - BALLOON_SLOT), 4096);
+    const uint64_t rings = RINGS_START + (slot - BALLOON_SLOT) * window;
+    QPCIAddress address = { .devfn = QPCI_DEVFN(slot, 0) };
+    VirtioDriver *driver = g_new0(VirtioDriver, 1);
+    QVirtioDevice *device;
+
+    driver->qts = vm->qts;
+    driver->queues = queues;
+    alloc_init(&driver->alloc, ALLOC_NO_FLAGS, rings, rings + window, 4096);
+
+    /* Each driver has a bus of its own: keep their BARs apart */
+    driver->bus = qpci_new_pc(vm->qts, &driver->alloc);
+    driver->bus->mmio_alloc_ptr += slot * MiB;
+    driver->bus->pio_alloc_ptr += slot * 0x100;
+
+    driver->pci = virtio_pci_new(driver->bus, &address);
+    g_assert(driver->pci);
+    device = &driver->pci->vdev;
+    qvirtio_pci_device_enable(driver->pci);
+    qvirtio_start_device(device);
+    qvirtio_set_features(device, qvirtio_get_features(device) & ~unwanted);
+    for (int i = 0; i < queues; i++) {
+        driver->queue[i] = qvirtqueue_setup(device, &driver->alloc, i);
+    }
+    qvirtio_set_driver_ok(device);
+    return driver;
+}
+
+void virtio_free(VirtioDriver *driver)
+{
+    for (int i = 0; i < driver->queues; i++) {
+        qvirtqueue_cleanup(driver->pci->vdev.bus, driver->queue[i],
+                           &driver->alloc);
+    }
+    g_free(driver->pci->pdev);
+    g_free(driver->pci);
+    qpci_free_pc(driver->bus);
+    alloc_destroy(&driver->alloc);
+    g_free(driver);
+}
+
+/* Let the device have what was added to a queue, and wait until it is done */
+static void kick(VirtioDriver *driver, QVirtQueue *queue, uint32_t head)
+{
+    int64_t end = g_get_monotonic_time() + DONE_TIMEOUT_S * G_USEC_PER_SEC;
+
+    qvirtqueue_kick(driver->qts, &driver->pci->vdev, queue, head);
+    while (!qvirtqueue_get_buf(driver->qts, queue, NULL, NULL)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    }
+    qvirtqueue_reset_pool(queue);
+}
+
+/* The balloon takes the page numbers themselves */
+static void send_pages(VirtioDriver *driver, int index, uint64_t start,
+                       uint64_t len)
+{
+    size_t n = len >> VIRTIO_BALLOON_PFN_SHIFT;
+    g_autofree uint32_t *pages = g_new(uint32_t, n);
+    uint64_t buf = guest_alloc(&driver->alloc, n * sizeof(*pages));
+
+    for (size_t i = 0; i < n; i++) {
+        pages[i] = cpu_to_le32((start >> VIRTIO_BALLOON_PFN_SHIFT) + i);
+    }
+    qtest_bufwrite(driver->qts, buf, pages, n * sizeof(*pages));
+    kick(driver, driver->queue[index],
+         qvirtqueue_add(driver->qts, driver->queue[index], buf,
+                        n * sizeof(*pages), false, false));
+    guest_free(&driver->alloc, buf);
+}
+
+VirtioDriver *balloon_start(VM *vm)
+{
+    return start(vm, BALLOON_SLOT, REPORTING + 1);
+}
+
+void balloon_inflate(VirtioDriver *driver, uint64_t start, uint64_t len)
+{
+    send_pages(driver, INFLATE, start, len);
+}
+
+void balloon_deflate(VirtioDriver *driver, uint64_t start, uint64_t len)
+{
+    send_pages(driver, DEFLATE, start, len);
+}
+
+/* The free memory is the buffer */
+void balloon_report(VirtioDriver *driver, uint64_t start, uint64_t len)
+{
+    QVirtQueue *queue = driver->queue[REPORTING];
+
+    kick(driver, queue,
+         qvirtqueue_add(driver->qts, queue, start, len, true, false));
+}
+
+VirtioDriver *virtio_mem_start(VM *vm)
+{
+    return start(vm, VIRTIO_MEM_SLOT, 1);
+}
+
+static uint64_t mem_config(VirtioDriver *driver, size_t offset)
+{
+    return qvirtio_config_readq(&driver->pci->vdev, offset);
+}
+
+uint64_t virtio_mem_start_address(VirtioDriver *driver)
+{
+    return mem_config(driver, offsetof(struct virtio_mem_config, addr));
+}
+
+uint64_t virtio_mem_block_size(VirtioDriver *driver)
+{
+    return mem_config(driver, offsetof(struct virtio_mem_config, block_size));
+}
+
+uint64_t virtio_mem_plugged(VirtioDriver *driver)
+{
+    return mem_config(driver, offsetof(struct virtio_mem_config,
+                                       plugged_size));
+}
+
+uint64_t virtio_mem_requested(VirtioDriver *driver)
+{
+    return mem_config(driver, offsetof(struct virtio_mem_config,
+                                       requested_size));
+}
+
+void virtio_mem_request(VM *vm, uint64_t size)
+{
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'qom-set', 'arguments': {"
+                             "'path': 'vmem0', 'property': 'requested-size',"
+                             "'value': %" PRIu64 "}}", size);
+}
+
+static void mem_send(VirtioDriver *driver, uint16_t type, uint64_t start,
+                     uint64_t len)
+{
+    uint64_t blocks = len / virtio_mem_block_size(driver);
+    struct virtio_mem_req request = { .type = cpu_to_le16(type) };
+    struct virtio_mem_resp response;
+    uint64_t buf = guest_alloc(&driver->alloc,
+                               sizeof(request) + sizeof(response));
+    QVirtQueue *queue = driver->queue[0];
+    uint32_t head;
+
+    /* All requests that have a range have it in the same place */
+    request.u.plug.addr = cpu_to_le64(start);
+    request.u.plug.nb_blocks = cpu_to_le16(blocks);
+    g_assert_cmpint(blocks, <=, UINT16_MAX);
+
+    qtest_memwrite(driver->qts, buf, &request, sizeof(request));
+    head = qvirtqueue_add(driver->qts, queue, buf, sizeof(request), false,
+                          true);
+    qvirtqueue_add(driver->qts, queue, buf + sizeof(request),
+                   sizeof(response), true, false);
+    kick(driver, queue, head);
+    qtest_memread(driver->qts, buf + sizeof(request), &response,
+                  sizeof(response));
+    g_assert_cmpint(le16_to_cpu(response.type), ==, VIRTIO_MEM_RESP_ACK);
+    guest_free(&driver->alloc, buf);
+}
+
+void virtio_mem_plug(VirtioDriver *driver, uint64_t start, uint64_t len)
+{
+    mem_send(driver, VIRTIO_MEM_REQ_PLUG, start, len);
+}
+
+void virtio_mem_unplug(VirtioDriver *driver, uint64_t start, uint64_t len)
+{
+    mem_send(driver, VIRTIO_MEM_REQ_UNPLUG, start, len);
+}
+
+void virtio_mem_unplug_all(VirtioDriver *driver)
+{
+    mem_send(driver, VIRTIO_MEM_REQ_UNPLUG_ALL, 0, 0);
+}

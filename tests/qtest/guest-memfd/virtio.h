@@ -1,0 +1,52 @@
+/*
+ * Drivers for the virtio devices that give guest RAM back to the host
+ *
+ * They run in the test, not in the guest: the payload of tests/guest-memfd
+ * goes on with what it does meanwhile, but must leave their rings alone.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TESTS_GUEST_MEMFD_VIRTIO_H
+#define TESTS_GUEST_MEMFD_VIRTIO_H
+
+#include "vm.h"
+
+/* Guest RAM that the rings are in */
+#define RINGS_START     (1 * MiB)
+#define RINGS_END       (4 * MiB)
+
+#define BALLOON_DEVICE \
+    " -device virtio-balloon-pci,id=balloon0,addr=4,free-page-reporting=on"
+#define VIRTIO_MEM_DEVICE \
+    " -device virtio-mem-pci,id=vmem0,addr=5,memdev=vmem,requested-size=0"
+
+typedef struct VirtioDriver VirtioDriver;
+
+/*
+ * One of each for a VM.  A reset of the VM stops the devices, and ends the
+ * drivers' use: free them then, or when the VM ends.
+ */
+VirtioDriver *balloon_start(VM *vm);
+VirtioDriver *virtio_mem_start(VM *vm);
+void virtio_free(VirtioDriver *driver);
+
+/* Give pages to the balloon, take them back, report them as free */
+void balloon_inflate(VirtioDriver *driver, uint64_t start, uint64_t len);
+void balloon_deflate(VirtioDriver *driver, uint64_t start, uint64_t len);
+void balloon_report(VirtioDriver *driver, uint64_t start, uint64_t len);
+
+/* The guest-physical address of the device's memory, and its block size */
+uint64_t virtio_mem_start_address(VirtioDriver *driver);
+uint64_t virtio_mem_block_size(VirtioDriver *driver);
+/* How much of it the guest has, and should have */
+uint64_t virtio_mem_plugged(VirtioDriver *driver);
+uint64_t virtio_mem_requested(VirtioDriver *driver);
+void virtio_mem_request(VM *vm, uint64_t size);
+
+/* Ask for blocks, give them back; the device must agree */
+void virtio_mem_plug(VirtioDriver *driver, uint64_t start, uint64_t len);
+void virtio_mem_unplug(VirtioDriver *driver, uint64_t start, uint64_t len);
+void virtio_mem_unplug_all(VirtioDriver *driver);
+
+#endif
