@@ -177,9 +177,7 @@ static void add(const Row *rows, int n, GTestDataFunc func)
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    if (!guest_memfd_supported()) {
-        g_test_skip("this host has no mappable guest_memfd");
+    if (!vm_test_init(&argc, &argv)) {
         return 0;
     }
     add(starts, ARRAY_SIZE(starts), test_start);

@@ -353,9 +353,7 @@ static void add(const char *name, GTestDataFunc func)
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    if (!guest_memfd_supported()) {
-        g_test_skip("this host has no mappable guest_memfd");
+    if (!vm_test_init(&argc, &argv)) {
         return 0;
     }
     add("balloon", test_balloon);

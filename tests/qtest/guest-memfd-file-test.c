@@ -325,9 +325,7 @@ int main(int argc, char **argv)
         { "collapse", test_collapse },
     };
 
-    g_test_init(&argc, &argv, NULL);
-    if (!guest_memfd_supported()) {
-        g_test_skip("this host has no mappable guest_memfd");
+    if (!vm_test_init(&argc, &argv)) {
         return 0;
     }
     for (int i = 0; i < ARRAY_SIZE(tests); i++) {

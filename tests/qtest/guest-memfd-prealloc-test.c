@@ -281,9 +281,7 @@ int main(int argc, char **argv)
 {
     int ret, fd;
 
-    g_test_init(&argc, &argv, NULL);
-    if (!guest_memfd_supported()) {
-        g_test_skip("this host has no mappable guest_memfd");
+    if (!vm_test_init(&argc, &argv)) {
         return 0;
     }
     fd = g_file_open_tmp("guest-memfd-log-XXXXXX", &log_path, NULL);

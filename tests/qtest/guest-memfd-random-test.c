@@ -389,9 +389,7 @@ static void test_random(const void *machine)
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    if (!guest_memfd_supported()) {
-        g_test_skip("this host has no mappable guest_memfd");
+    if (!vm_test_init(&argc, &argv)) {
         return 0;
     }
     qtest_add_data_func("/guest-memfd/random/pc", "pc", test_random);

@@ -13,9 +13,6 @@
 
 static char *fault_path;
 
-/* Both machines of the architecture: the argument of most tests */
-static const char *const machines[] = { "pc", "q35" };
-
 static VM *start(const char *machine, const char *extra)
 {
     VM *vm = vm_start("-machine %s,memory-backend=ram0 -m " VM_RAM " "
@@ -527,6 +524,8 @@ static void test_exit_frees_memory(void)
 
 static void add_per_machine(const char *name, GTestDataFunc func)
 {
+    static const char *const machines[] = { "pc", "q35" };
+
     for (int i = 0; i < ARRAY_SIZE(machines); i++) {
         g_autofree char *path = g_strdup_printf("/guest-memfd/%s/%s", name,
                                                 machines[i]);
@@ -539,10 +538,7 @@ int main(int argc, char **argv)
 {
     int ret;
 
-    g_test_init(&argc, &argv, NULL);
-
-    if (!guest_memfd_supported()) {
-        g_test_skip("this host has no mappable guest_memfd");
+    if (!vm_test_init(&argc, &argv)) {
         return 0;
     }
 

@@ -26,11 +26,12 @@ typedef struct VM {
 #define VM_BACKEND "-object memory-backend-guest-memfd,id=ram0,size=" VM_RAM
 
 /**
- * guest_memfd_supported: can this host create a mappable guest_memfd?
+ * vm_test_init: begin a test program
  *
- * Prints the reason if not.
+ * Returns: false, having told the test harness why, if this host has no
+ * mappable guest_memfd: then there is nothing to test
  */
-bool guest_memfd_supported(void);
+bool vm_test_init(int *argc, char ***argv);
 
 /*
  * VMs started between these two obey the file @path (tests/guest-memfd/fault.c)
