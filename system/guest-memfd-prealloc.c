@@ -5,11 +5,13 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bitmap.h"
 #include "qemu/madvise.h"
 #include "qemu/mmap-alloc.h"
 #include "qemu/units.h"
 #include "exec/ramblock.h"
 #include "exec/ramlist.h"
+#include "exec/target_page.h"
 #include "system/guest-memfd.h"
 #include "trace.h"
 
@@ -70,20 +72,24 @@ void guest_memfd_prealloc_init(void)
 /*
  * Nobody but the guest may have touched the pages until now, through bound
  * memslots: then the host mapping is empty.  One call for many pages takes
- * half the time of a fault for each.
+ * half the time of a fault for each.  Pages that are not to be sent, such as
+ * unplugged ones, may have no memory and must not get any.
  */
-void guest_memfd_prefault(RAMBlock *rb, uint64_t offset, uint64_t size)
+void guest_memfd_prefault(RAMBlock *rb, unsigned long page)
 {
-    uint64_t start, end;
+    const unsigned long most = 16 * MiB >> qemu_target_page_bits();
+    unsigned long pages = rb->used_length >> qemu_target_page_bits();
+    unsigned long end;
 
-    if (!rb->gmem) {
+    if (!rb->gmem || page < rb->gmem->prefaulted) {
         return;
     }
-    start = MAX(offset, rb->gmem->prefaulted);
-    end = MIN(offset + size, rb->used_length);
-    if (start < end) {
+    end = find_next_zero_bit(rb->bmap, MIN(pages, page + most), page);
+    if (page < end) {
         rb->gmem->prefaulted = end;
-        trace_guest_memfd_prefault(rb->idstr, start, end - start);
-        qemu_madvise(rb->host + start, end - start, QEMU_MADV_POPULATE_WRITE);
+        trace_guest_memfd_prefault(rb->idstr, page, end - page);
+        qemu_madvise(rb->host + ((uint64_t)page << qemu_target_page_bits()),
+                     (uint64_t)(end - page) << qemu_target_page_bits(),
+                     QEMU_MADV_POPULATE_WRITE);
     }
 }

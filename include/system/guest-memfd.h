@@ -34,8 +34,8 @@
  *     this VM can map it, but never bind it
  * @kernel_bug: guests would hang in bound slots on this kernel
  * @warned: the user has been told that KVM refused to bind
- * @prefaulted: bytes from the start of the file that migration has made
- *     present in the host mapping since the last switch
+ * @prefaulted: target pages up to this one that migration has made present
+ *     in the host mapping, as far as they are sent, since the last switch
  * @switches: slots that went from bound to HVA or back while registered
  * @max_inhibit_us: longest time, in microseconds, for which vCPUs were kept
  *     out of KVM_RUN to switch slots of this file
@@ -48,7 +48,7 @@ typedef struct GuestMemfd {
     bool other_vm;
     bool kernel_bug;
     bool warned;
-    uint64_t prefaulted;
+    unsigned long prefaulted;
     uint64_t switches;
     uint64_t max_inhibit_us;
 } GuestMemfd;
@@ -122,13 +122,13 @@ void guest_memfd_prealloc_init(void);
  * guest_memfd_prefault: fill the host mapping before migration reads it
  *
  * @rb: a RAMBlock; nothing is done unless it is a guest_memfd
- * @offset: in bytes, a multiple of the page size
- * @size: in bytes, may go past the end of the block
+ * @page: the target page that is sent next; it and those after it that are
+ *     to be sent (set in @rb->bmap) are made present, 16 MiB at most
  *
- * Called on the migration thread for each part of a block that it comes to.
- * Only the first call for a part after a switch of memslots does anything.
+ * Called on the migration thread for each page.  Does anything only in the
+ * first pass after a switch of memslots.
  */
-void guest_memfd_prefault(RAMBlock *rb, uint64_t offset, uint64_t size);
+void guest_memfd_prefault(RAMBlock *rb, unsigned long page);
 
 /**
  * guest_memfd_check_numa_policy: warn once if the kernel ignores NUMA policies

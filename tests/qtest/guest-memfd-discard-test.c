@@ -139,6 +139,63 @@ static void test_balloon_page(const void *data)
     vm_quit(vm);
 }
 
+/*
+ * A migration leaves out what the guest says is free, and only that.  The
+ * guest takes back the end of it while the migration goes on: that arrives.
+ */
+static void test_hint(const void *data)
+{
+    const Case *c = data;
+    const uint64_t taken = GONE_END - COUNT_LEN;
+    g_autofree char *tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src = start(c, HINTING_BALLOON_DEVICE);
+    VM *dst = vm_start("-machine %s,memory-backend=ram0 -m 1G -smp %d -object "
+                       "memory-backend-guest-memfd,id=ram0,size=1G,kvm-bind=on"
+                       HINTING_BALLOON_DEVICE " -incoming defer -S",
+                       c->machine, c->cpus);
+    VirtioDriver *driver = balloon_start(src);
+    GmemFile *from = gmem_file_open(src, RAM), *to = gmem_file_open(dst, RAM);
+
+    fill(src, FILLED, FILLED_LEN);
+
+    /* So slow that it comes to no page of these before the hint */
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 16 * KiB);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    balloon_hint(driver, GONE, GONE_LEN);
+    g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==,
+                    1);
+    vm_assert_hva(src, "ram0", "dirty-log");
+
+    vm_start_count(src, c->cpus, taken, COUNT_LEN);
+    migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+
+    /* Not even as zeroes: these would leave pages behind */
+    g_assert_cmpint(gmem_file_resident(to, GONE, taken - GONE), ==, 0);
+    g_assert_true(memcmp(from->map, to->map, GONE) == 0);
+    g_assert_true(memcmp(from->map + taken, to->map + taken,
+                         RAM - taken) == 0);
+
+    dst->count = src->count;
+    qtest_qmp_assert_success(dst->qts, "{'execute': 'cont'}");
+    vm_stop_count(dst);
+    zero(dst, GONE, taken - GONE);
+    check(dst, FILLED, GONE - FILLED);
+    check(dst, GONE_END, FILLED_END - GONE_END);
+    vm_assert_bound(dst, "ram0", RAM);
+
+    gmem_file_close(from);
+    gmem_file_close(to);
+    virtio_free(driver);
+    vm_quit(src);
+    vm_quit(dst);
+    rmdir(tmp);
+}
+
 /* virtio-mem */
 
 #define VMEM        (1 * GiB)
@@ -358,6 +415,7 @@ int main(int argc, char **argv)
     }
     add("balloon", test_balloon);
     add("balloon-page", test_balloon_page);
+    add("free-page-hinting", test_hint);
     add("free-page-reporting", test_report);
     add("virtio-mem", test_virtio_mem);
     add("virtio-mem-memslots", test_virtio_mem_memslots);

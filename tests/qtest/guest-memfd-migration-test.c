@@ -50,11 +50,22 @@ static VM *start_side(const Case *c, const char *backend, const char *extra)
                     extra);
 }
 
+/* The status of a migration changes first, logging ends soon after */
+static void wait_for_log_end(VM *vm)
+{
+    for (int i = 0; i < 1000 && vm_count_slots(vm, "ram0", "dirty-log"); i++) {
+        g_usleep(10 * 1000);
+    }
+}
+
 static void assert_at_rest(VM *vm, const Case *c, const char *backend)
 {
     if (!is_gmem(backend)) {
         g_assert_false(vm_info_exists(vm, "ram0"));
-    } else if (c->bind_off) {
+        return;
+    }
+    wait_for_log_end(vm);
+    if (c->bind_off) {
         vm_assert_hva(vm, "ram0", "disabled");
     } else {
         vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
@@ -105,6 +116,7 @@ static void set_up(VM *vm, const Case *c)
     }
 }
 
+/* ... or as many as it takes until little is left to send */
 static void wait_for_passes(VM *vm, int passes)
 {
     while (read_ram_property_int(vm->qts, "dirty-sync-count") <= passes) {
@@ -112,13 +124,20 @@ static void wait_for_passes(VM *vm, int passes)
 
         g_assert_cmpstr(status, !=, "failed");
         g_assert_cmpstr(status, !=, "completed");
+        if (g_str_equal(status, "pre-switchover")) {
+            break;
+        }
         g_usleep(10 * 1000);
     }
 }
 
-/* Slow enough to go through several passes, and never to converge */
+/*
+ * Slow enough to go through several passes; where a starved guest writes
+ * little, the source waits before it hands over
+ */
 static void start_slowly(VM *vm)
 {
+    migrate_set_capability(vm->qts, "pause-before-switchover", true);
     migrate_set_parameter_int(vm->qts, "downtime-limit", 1);
     migrate_set_parameter_int(vm->qts, "max-bandwidth", 300 * MiB);
 }
@@ -127,6 +146,14 @@ static void let_finish(VM *vm)
 {
     migrate_set_parameter_int(vm->qts, "max-bandwidth", 0);
     migrate_set_parameter_int(vm->qts, "downtime-limit", 60 * 1000);
+    wait_for_migration_status(vm->qts, "pre-switchover", never_completed);
+    migrate_continue(vm->qts, "pre-switchover");
+}
+
+static void wait_for_failure(VM *vm)
+{
+    wait_for_migration_status(vm->qts, "failed", never_completed);
+    wait_for_log_end(vm);
 }
 
 static void give_fd(VM *vm, int fd)
@@ -279,7 +306,7 @@ static void test_fail(const void *data)
     start_counting(src, c);
     start_slowly(src);
     migrate_qmp(src->qts, NULL, "exec:head -c 9000000 > /dev/null", NULL, "{}");
-    wait_for_migration_status(src->qts, "failed", never_completed);
+    wait_for_failure(src);
     assert_at_rest(src, c, c->src);
     stop_counting(src);
     vm_quit(src);
@@ -511,7 +538,7 @@ static void test_fault(const void *data)
     vm_set_faults(fault_path, "");
     qtest_qmp_assert_success(src->qts, "{'execute': 'cont'}");
     migrate_qmp(src->qts, NULL, "exec:head -c 9000000 > /dev/null", NULL, "{}");
-    wait_for_migration_status(src->qts, "failed", never_completed);
+    wait_for_failure(src);
     vm_assert_bound(src, "ram0", VM_RAM_SIZE);
     stop_counting(src);
     vm_quit(src);

@@ -19,8 +19,8 @@
 /* As in BALLOON_DEVICE and VIRTIO_MEM_DEVICE */
 enum { BALLOON_SLOT = 4, VIRTIO_MEM_SLOT = 5, END_SLOT };
 
-/* The balloon's, as they are without free page hinting */
-enum { INFLATE, DEFLATE, STATS, REPORTING };
+/* The balloon's; none here has both of the last */
+enum { INFLATE, DEFLATE, STATS, REPORTING, HINTING = REPORTING };
 
 struct VirtioDriver {
     QTestState *qts;
@@ -91,22 +91,39 @@ static void kick(VirtioDriver *driver, QVirtQueue *queue, uint32_t head)
     qvirtqueue_reset_pool(queue);
 }
 
+/* Have the device read something */
+static void give(VirtioDriver *driver, int index, const void *data, size_t len)
+{
+    uint64_t buf = guest_alloc(&driver->alloc, len);
+    QVirtQueue *queue = driver->queue[index];
+
+    qtest_bufwrite(driver->qts, buf, data, len);
+    kick(driver, queue,
+         qvirtqueue_add(driver->qts, queue, buf, len, false, false));
+    guest_free(&driver->alloc, buf);
+}
+
+/* Have the device know of free memory, which is the buffer itself */
+static void give_free(VirtioDriver *driver, int index, uint64_t start,
+                      uint64_t len)
+{
+    QVirtQueue *queue = driver->queue[index];
+
+    kick(driver, queue,
+         qvirtqueue_add(driver->qts, queue, start, len, true, false));
+}
+
 /* The balloon takes the page numbers themselves */
 static void send_pages(VirtioDriver *driver, int index, uint64_t start,
                        uint64_t len)
 {
     size_t n = len >> VIRTIO_BALLOON_PFN_SHIFT;
     g_autofree uint32_t *pages = g_new(uint32_t, n);
-    uint64_t buf = guest_alloc(&driver->alloc, n * sizeof(*pages));
 
     for (size_t i = 0; i < n; i++) {
         pages[i] = cpu_to_le32((start >> VIRTIO_BALLOON_PFN_SHIFT) + i);
     }
-    qtest_bufwrite(driver->qts, buf, pages, n * sizeof(*pages));
-    kick(driver, driver->queue[index],
-         qvirtqueue_add(driver->qts, driver->queue[index], buf,
-                        n * sizeof(*pages), false, false));
-    guest_free(&driver->alloc, buf);
+    give(driver, index, pages, n * sizeof(*pages));
 }
 
 VirtioDriver *balloon_start(VM *vm)
@@ -124,13 +141,38 @@ void balloon_deflate(VirtioDriver *driver, uint64_t start, uint64_t len)
     send_pages(driver, DEFLATE, start, len);
 }
 
-/* The free memory is the buffer */
 void balloon_report(VirtioDriver *driver, uint64_t start, uint64_t len)
 {
-    QVirtQueue *queue = driver->queue[REPORTING];
+    give_free(driver, REPORTING, start, len);
+}
 
-    kick(driver, queue,
-         qvirtqueue_add(driver->qts, queue, start, len, true, false));
+static uint32_t hint_command(VirtioDriver *driver)
+{
+    return qvirtio_config_readl(&driver->pci->vdev,
+                                offsetof(struct virtio_balloon_config,
+                                         free_page_hint_cmd_id));
+}
+
+static void send_hint_command(VirtioDriver *driver, uint32_t command)
+{
+    uint32_t data = cpu_to_le32(command);
+
+    give(driver, HINTING, &data, sizeof(data));
+}
+
+/* The hints stand between the device's command and the one to stop */
+void balloon_hint(VirtioDriver *driver, uint64_t start, uint64_t len)
+{
+    int64_t end = g_get_monotonic_time() + DONE_TIMEOUT_S * G_USEC_PER_SEC;
+    uint32_t command;
+
+    while ((command = hint_command(driver)) <= VIRTIO_BALLOON_CMD_ID_DONE) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    }
+    send_hint_command(driver, command);
+    give_free(driver, HINTING, start, len);
+    send_hint_command(driver, VIRTIO_BALLOON_CMD_ID_STOP);
 }
 
 VirtioDriver *virtio_mem_start(VM *vm)

@@ -18,6 +18,9 @@
 
 #define BALLOON_DEVICE \
     " -device virtio-balloon-pci,id=balloon0,addr=4,free-page-reporting=on"
+#define HINTING_BALLOON_DEVICE \
+    " -object iothread,id=hints0 -device virtio-balloon-pci,id=balloon0," \
+    "addr=4,free-page-hint=on,iothread=hints0"
 #define VIRTIO_MEM_DEVICE \
     " -device virtio-mem-pci,id=vmem0,addr=5,memdev=vmem,requested-size=0"
 
@@ -35,6 +38,11 @@ void virtio_free(VirtioDriver *driver);
 void balloon_inflate(VirtioDriver *driver, uint64_t start, uint64_t len);
 void balloon_deflate(VirtioDriver *driver, uint64_t start, uint64_t len);
 void balloon_report(VirtioDriver *driver, uint64_t start, uint64_t len);
+/*
+ * Wait until the migration that has begun asks for free pages; name these.
+ * Only for HINTING_BALLOON_DEVICE.
+ */
+void balloon_hint(VirtioDriver *driver, uint64_t start, uint64_t len);
 
 /* The guest-physical address of the device's memory, and its block size */
 uint64_t virtio_mem_start_address(VirtioDriver *driver);

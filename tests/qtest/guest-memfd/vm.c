@@ -374,8 +374,9 @@ void vm_stop_count(VM *vm)
     g_autofree char *answer = NULL;
 
     /* One pass at least, by the first CPU */
-    while (qtest_readq(vm->qts, vm->count) < 2) {
-        g_usleep(1000);
+    for (int i = 0; qtest_readq(vm->qts, vm->count) < 2; i++) {
+        g_assert_cmpint(i, <, 12000);
+        g_usleep(10 * 1000);
     }
     answer = vm_command(vm, "stop");
     g_assert_true(g_str_has_prefix(answer, "passes="));
