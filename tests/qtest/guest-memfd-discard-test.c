@@ -299,7 +299,10 @@ static void test_virtio_mem_memslots(const void *data)
     vm_quit(vm);
 }
 
-/* The destination has what is plugged, and no page of what is not */
+/*
+ * The destination has what is plugged, and no page of what is not; nor has
+ * the source, which would get pages by merely reading unplugged blocks.
+ */
 static void test_virtio_mem_migrate(const void *data)
 {
     const Case *c = data;
@@ -307,8 +310,8 @@ static void test_virtio_mem_migrate(const void *data)
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src = start_vmem(c, 1, ""), *dst = start_vmem(c, 1, " -incoming defer");
     const uint64_t plugged = 128 * MiB;
+    GmemFile *files[2];
     VirtioDriver *driver;
-    GmemFile *file;
     uint64_t base;
 
     vm_wait_ready(src);
@@ -326,14 +329,17 @@ static void test_virtio_mem_migrate(const void *data)
     wait_for_migration_complete(dst->qts);
     qtest_qmp_eventwait(dst->qts, "RESUME");
 
-    file = gmem_file_open(dst, VMEM);
-    g_assert_cmpint(gmem_file_resident(file, 0, plugged), ==, 0);
-    g_assert_cmpint(gmem_file_resident(file, 2 * plugged, VMEM - 2 * plugged),
-                    ==, 0);
+    files[0] = gmem_file_open(src, VMEM);
+    files[1] = gmem_file_open(dst, VMEM);
+    for (int i = 0; i < 2; i++) {
+        g_assert_cmpint(gmem_file_resident(files[i], 0, plugged), ==, 0);
+        g_assert_cmpint(gmem_file_resident(files[i], 2 * plugged,
+                                           VMEM - 2 * plugged), ==, 0);
+        gmem_file_close(files[i]);
+    }
     check(dst, base + plugged, plugged);
     assert_vmem_bound(dst);
 
-    gmem_file_close(file);
     virtio_free(driver);
     vm_quit(src);
     vm_quit(dst);
@@ -379,6 +385,7 @@ static void test_unplug(const void *data)
                       "memory-backend-guest-memfd,id=mem1,size=1G -device "
                       "pc-dimm,id=dimm1,memdev=mem1,addr=0x100000000",
                       c->machine, c->cpus);
+    const int maps = vm_count_maps(vm);
     int64_t before;
 
     vm_wait_ready(vm);
@@ -393,6 +400,7 @@ static void test_unplug(const void *data)
     qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
                              "'arguments': {'id': 'mem1'}}");
     vm_wait_gmem_fds(vm, 1);
+    g_assert_cmpint(vm_count_maps(vm), ==, maps - 1);
     wait_unevictable(before, -(int64_t)GONE_LEN);
     vm_stop_count(vm);
     vm_quit(vm);
