@@ -20,7 +20,7 @@ TIME_LIMIT = 600
 
 def migration_test(build, *args):
     env = dict(os.environ, QTEST_QEMU_BINARY=str(HERE / 'qemu-system-x86_64'),
-               QTEST_QEMU_IMG='./qemu-img')
+               QTEST_QEMU_IMG='./qemu-img', PYTHON=sys.executable)
     return subprocess.run(['tests/qtest/migration-test', '--full', *args], cwd=build, env=env,
                           text=True, errors='replace', timeout=TIME_LIMIT,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
