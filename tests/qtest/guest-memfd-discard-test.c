@@ -14,8 +14,9 @@
 #include "migration/migration-util.h"
 
 /*
- * Guest RAM: rings, then what the guest counts in while the rest is discarded,
- * then the range that is, with the neighbours that must not be.
+ * Offsets into guest RAM and its file: rings, then what the guest counts in
+ * while the rest is discarded, then the range that is, with the neighbours
+ * that must not be.
  */
 #define RAM         (1 * GiB)
 #define COUNT       (16 * MiB)
@@ -29,14 +30,7 @@
 
 #define SEED        11
 
-typedef struct Case {
-    const char *machine;
-    int cpus;
-} Case;
-
-static const Case cases[] = { { "pc", 1 }, { "q35", 4 } };
-
-static VM *start(const Case *c, const char *devices)
+static VM *start(const VMKind *c, const char *devices)
 {
     VM *vm = vm_start("-machine %s,memory-backend=ram0 -m 1G -smp %d -object "
                       "memory-backend-guest-memfd,id=ram0,size=1G,kvm-bind=on"
@@ -74,33 +68,33 @@ static void assert_gone(VM *vm, GmemFile *file)
 
     /* The host looks at a part first, then the guest, then the host at all */
     gmem_file_assert_zero(file, GONE, part);
-    zero(vm, GONE, GONE_LEN);
+    zero(vm, VM_AT(GONE), GONE_LEN);
     gmem_file_assert_zero(file, GONE, GONE_LEN);
-    check(vm, FILLED, GONE - FILLED);
-    check(vm, GONE_END, FILLED_END - GONE_END);
+    check(vm, VM_AT(FILLED), GONE - FILLED);
+    check(vm, VM_AT(GONE_END), FILLED_END - GONE_END);
 }
 
 typedef void discard_fn(VirtioDriver *driver, uint64_t start, uint64_t len);
 
-static void balloon(const Case *c, discard_fn *discard)
+static void balloon(const VMKind *c, discard_fn *discard)
 {
     VM *vm = start(c, BALLOON_DEVICE);
     VirtioDriver *driver = balloon_start(vm);
     GmemFile *file = gmem_file_open(vm, RAM);
     int64_t before;
 
-    fill(vm, FILLED, FILLED_LEN);
+    fill(vm, VM_AT(FILLED), FILLED_LEN);
     before = unevictable();
-    vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
-    discard(driver, GONE, GONE_LEN);
+    vm_start_count(vm, c->cpus, VM_AT(COUNT), COUNT_LEN);
+    discard(driver, VM_AT(GONE), GONE_LEN);
     wait_unevictable(before, -(int64_t)GONE_LEN);
     vm_stop_count(vm);
     assert_gone(vm, file);
 
     /* The guest takes the pages back, and can use them */
-    balloon_deflate(driver, GONE, GONE_LEN);
-    fill(vm, GONE, GONE_LEN);
-    check(vm, FILLED, FILLED_LEN);
+    balloon_deflate(driver, VM_AT(GONE), GONE_LEN);
+    fill(vm, VM_AT(GONE), GONE_LEN);
+    check(vm, VM_AT(FILLED), FILLED_LEN);
     vm_assert_bound(vm, "ram0", RAM);
 
     gmem_file_close(file);
@@ -126,10 +120,12 @@ static void test_balloon_page(const void *data)
     GmemFile *file = gmem_file_open(vm, RAM);
     const uint64_t page = qemu_real_host_page_size();
 
-    fill(vm, GONE, 2 * MiB);
-    for (uint64_t a = GONE + page; a < GONE + 2 * MiB; a += 64 * page) {
+    fill(vm, VM_AT(GONE), 2 * MiB);
+    for (uint64_t at = page; at < 2 * MiB; at += 64 * page) {
+        uint64_t a = VM_AT(GONE + at);
+
         balloon_inflate(driver, a, page);
-        gmem_file_assert_zero(file, a, page);
+        gmem_file_assert_zero(file, GONE + at, page);
         zero(vm, a, page);
         check(vm, a - page, page);
         check(vm, a + page, page);
@@ -145,7 +141,7 @@ static void test_balloon_page(const void *data)
  */
 static void test_hint(const void *data)
 {
-    const Case *c = data;
+    const VMKind *c = data;
     const uint64_t taken = GONE_END - COUNT_LEN;
     g_autofree char *tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
@@ -157,18 +153,18 @@ static void test_hint(const void *data)
     VirtioDriver *driver = balloon_start(src);
     GmemFile *from = gmem_file_open(src, RAM), *to = gmem_file_open(dst, RAM);
 
-    fill(src, FILLED, FILLED_LEN);
+    fill(src, VM_AT(FILLED), FILLED_LEN);
 
     /* So slow that it comes to no page of these before the hint */
     migrate_set_parameter_int(src->qts, "max-bandwidth", 16 * KiB);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
-    balloon_hint(driver, GONE, GONE_LEN);
+    balloon_hint(driver, VM_AT(GONE), GONE_LEN);
     g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==,
                     1);
     vm_assert_hva(src, "ram0", "dirty-log");
 
-    vm_start_count(src, c->cpus, taken, COUNT_LEN);
+    vm_start_count(src, c->cpus, VM_AT(taken), COUNT_LEN);
     migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     wait_for_migration_complete(src->qts);
@@ -183,9 +179,9 @@ static void test_hint(const void *data)
     dst->count = src->count;
     qtest_qmp_assert_success(dst->qts, "{'execute': 'cont'}");
     vm_stop_count(dst);
-    zero(dst, GONE, taken - GONE);
-    check(dst, FILLED, GONE - FILLED);
-    check(dst, GONE_END, FILLED_END - GONE_END);
+    zero(dst, VM_AT(GONE), taken - GONE);
+    check(dst, VM_AT(FILLED), GONE - FILLED);
+    check(dst, VM_AT(GONE_END), FILLED_END - GONE_END);
     vm_assert_bound(dst, "ram0", RAM);
 
     gmem_file_close(from);
@@ -200,7 +196,7 @@ static void test_hint(const void *data)
 
 #define VMEM        (1 * GiB)
 
-static VM *start_vmem(const Case *c, int gib, const char *extra)
+static VM *start_vmem(const VMKind *c, int gib, const char *extra)
 {
     return vm_start("-machine %s,memory-backend=ram0 -smp %d " VM_BACKEND
                     " -m " VM_RAM ",maxmem=8G,slots=2 -object memory-backend-"
@@ -208,15 +204,9 @@ static VM *start_vmem(const Case *c, int gib, const char *extra)
                     c->machine, c->cpus, gib, extra);
 }
 
-static void assert_vmem_bound(VM *vm)
-{
-    g_assert_cmpint(vm_info_number(vm, "vmem", "hva"), ==, 0);
-    g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, VMEM);
-}
-
 static void test_virtio_mem(const void *data)
 {
-    const Case *c = data;
+    const VMKind *c = data;
     VM *vm = start_vmem(c, 1, "");
     GmemFile *file = gmem_file_open(vm, VMEM);
     const uint64_t half = VMEM / 2;
@@ -227,7 +217,7 @@ static void test_virtio_mem(const void *data)
     vm_wait_ready(vm);
     driver = virtio_mem_start(vm);
     base = virtio_mem_start_address(driver);
-    assert_vmem_bound(vm);
+    vm_assert_bound(vm, "vmem", VMEM);
     g_assert_cmpint(virtio_mem_plugged(driver), ==, 0);
 
     virtio_mem_request(vm, VMEM);
@@ -240,7 +230,7 @@ static void test_virtio_mem(const void *data)
 
     /* The upper half goes, and comes back empty */
     before = unevictable();
-    vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
+    vm_start_count(vm, c->cpus, VM_AT(COUNT), COUNT_LEN);
     virtio_mem_request(vm, half);
     virtio_mem_unplug(driver, base + half, half);
     g_assert_cmpint(virtio_mem_plugged(driver), ==, half);
@@ -260,7 +250,7 @@ static void test_virtio_mem(const void *data)
     virtio_mem_unplug_all(driver);
     g_assert_cmpint(gmem_file_resident(file, 0, VMEM), ==, 0);
     g_assert_cmpint(virtio_mem_plugged(driver), ==, 0);
-    assert_vmem_bound(vm);
+    vm_assert_bound(vm, "vmem", VMEM);
 
     gmem_file_close(file);
     virtio_free(driver);
@@ -287,12 +277,12 @@ static void test_virtio_mem_memslots(const void *data)
         fill(vm, base + (i - 1) * GiB, len);
         g_assert_cmpint(vm_count_slots(vm, "vmem", "bound"), ==, i);
         g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, i * GiB);
-        g_assert_cmpint(vm_info_number(vm, "vmem", "hva"), ==, 0);
+        vm_assert_no_hva(vm, "vmem");
     }
     for (int i = slots - 1; i > 0; i--) {
         virtio_mem_unplug(driver, base + i * GiB, len);
         g_assert_cmpint(vm_count_slots(vm, "vmem", "bound"), ==, i);
-        g_assert_cmpint(vm_info_number(vm, "vmem", "hva"), ==, 0);
+        vm_assert_no_hva(vm, "vmem");
         check(vm, base + (i - 1) * GiB, len);
     }
     virtio_free(driver);
@@ -305,7 +295,7 @@ static void test_virtio_mem_memslots(const void *data)
  */
 static void test_virtio_mem_migrate(const void *data)
 {
-    const Case *c = data;
+    const VMKind *c = data;
     g_autofree char *tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src = start_vmem(c, 1, ""), *dst = start_vmem(c, 1, " -incoming defer");
@@ -338,7 +328,7 @@ static void test_virtio_mem_migrate(const void *data)
         gmem_file_close(files[i]);
     }
     check(dst, base + plugged, plugged);
-    assert_vmem_bound(dst);
+    vm_assert_bound(dst, "vmem", VMEM);
 
     virtio_free(driver);
     vm_quit(src);
@@ -378,7 +368,7 @@ static void test_virtio_mem_prealloc(const void *data)
 /* The memory of a DIMM goes with its backend, not later */
 static void test_unplug(const void *data)
 {
-    const Case *c = data;
+    const VMKind *c = data;
     const uint64_t dimm = 4 * GiB;
     VM *vm = vm_start("-machine %s,memory-backend=ram0 -smp %d " VM_BACKEND
                       " -m " VM_RAM ",slots=2,maxmem=4G -object "
@@ -392,7 +382,7 @@ static void test_unplug(const void *data)
     fill(vm, dimm, GONE_LEN);
     check(vm, dimm, GONE_LEN);
     before = unevictable();
-    vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
+    vm_start_count(vm, c->cpus, VM_AT(COUNT), COUNT_LEN);
     qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
                              "'arguments': {'id': 'dimm1'}}");
     vm_eject_dimm(vm, 0);
@@ -406,29 +396,19 @@ static void test_unplug(const void *data)
     vm_quit(vm);
 }
 
-static void add(const char *name, GTestDataFunc func)
-{
-    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
-        g_autofree char *path = g_strdup_printf("/guest-memfd/discard/%s/%s",
-                                                name, cases[i].machine);
-
-        qtest_add_data_func(path, &cases[i], func);
-    }
-}
-
 int main(int argc, char **argv)
 {
     if (!vm_test_init(&argc, &argv)) {
         return 0;
     }
-    add("balloon", test_balloon);
-    add("balloon-page", test_balloon_page);
-    add("free-page-hinting", test_hint);
-    add("free-page-reporting", test_report);
-    add("virtio-mem", test_virtio_mem);
-    add("virtio-mem-memslots", test_virtio_mem_memslots);
-    add("virtio-mem-migrate", test_virtio_mem_migrate);
-    add("virtio-mem-prealloc", test_virtio_mem_prealloc);
-    add("unplug", test_unplug);
+    vm_add_tests("discard/balloon", test_balloon);
+    vm_add_tests("discard/balloon-page", test_balloon_page);
+    vm_add_tests("discard/free-page-hinting", test_hint);
+    vm_add_tests("discard/free-page-reporting", test_report);
+    vm_add_tests("discard/virtio-mem", test_virtio_mem);
+    vm_add_tests("discard/virtio-mem-memslots", test_virtio_mem_memslots);
+    vm_add_tests("discard/virtio-mem-migrate", test_virtio_mem_migrate);
+    vm_add_tests("discard/virtio-mem-prealloc", test_virtio_mem_prealloc);
+    vm_add_tests("discard/unplug", test_unplug);
     return g_test_run();
 }

@@ -15,13 +15,6 @@
 #define SIZE    (32 * MiB)
 #define CYCLES  50
 
-typedef struct Case {
-    const char *machine;
-    int cpus;
-} Case;
-
-static const Case cases[] = { { "pc", 1 }, { "q35", 4 } };
-
 static void add_dimm(VM *vm, const char *type, int i)
 {
     g_autofree char *mem = g_strdup_printf("mem%d", i);
@@ -61,7 +54,7 @@ static void assert_in_use(VM *vm, const char *id)
 /* The guest counts all the while, and from time to time uses the DIMM */
 static void test_cycles(const void *data)
 {
-    const Case *c = data;
+    const VMKind *c = data;
     VM *vm = vm_start("-machine %s,memory-backend=ram0 " VM_BACKEND
                       " -smp %d -m " VM_RAM ",slots=2,maxmem=8G",
                       c->machine, c->cpus);
@@ -69,13 +62,12 @@ static void test_cycles(const void *data)
 
     vm_wait_ready(vm);
     slots = vm_count_slots(vm, "ram0", "bound");
-    vm_start_count(vm, c->cpus, 16 * MiB, 64 * MiB);
+    vm_start_count(vm, c->cpus, VM_AT(16 * MiB), 64 * MiB);
     for (int i = 0; i < CYCLES; i++) {
         uint64_t value = 0x1234567890 + i;
 
         add_dimm(vm, GMEM, 0);
-        g_assert_cmpint(vm_info_number(vm, "mem0", "bound"), ==, SIZE);
-        g_assert_cmpint(vm_info_number(vm, "mem0", "hva"), ==, 0);
+        vm_assert_bound(vm, "mem0", SIZE);
         g_assert_cmphex(qtest_readq(vm->qts, DIMM + SIZE - 8), ==, 0);
         qtest_writeq(vm->qts, DIMM + SIZE - 8, value);
         if (i % 10 == 0) {
@@ -84,7 +76,7 @@ static void test_cycles(const void *data)
                             ==, value);
             vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
             vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
-            vm_start_count(vm, 1, 16 * MiB, 64 * MiB);
+            vm_start_count(vm, 1, VM_AT(16 * MiB), 64 * MiB);
         }
         assert_in_use(vm, "mem0");
         remove_dimm(vm, 0, 0);
@@ -104,7 +96,7 @@ static void test_cycles(const void *data)
 /* A guest_memfd as boot memory of node 0, and five more pieces of RAM */
 static void test_mixed(const void *data)
 {
-    const Case *c = data;
+    const VMKind *c = data;
     VM *vm = vm_start("-machine %s -m 384M,slots=4,maxmem=16G -smp %d "
                       VM_BACKEND " -object memory-backend-memfd,id=memfd,"
                       "size=128M -object memory-backend-ram,id=anon,size=128M"
@@ -142,7 +134,7 @@ static void test_mixed(const void *data)
 
 static void test_in_use(void)
 {
-    VM *vm = vm_start(VM_MACHINE("pc") " " VM_BACKEND);
+    VM *vm = vm_start(VM_MACHINE(VM_TYPE) " " VM_BACKEND);
 
     assert_in_use(vm, "ram0");
     vm_wait_ready(vm);
@@ -154,7 +146,7 @@ static void test_in_use(void)
 /* A backend that nobody uses comes and goes, too */
 static void test_unused(void)
 {
-    VM *vm = vm_start(VM_MACHINE("q35") " " VM_BACKEND);
+    VM *vm = vm_start(VM_MACHINE(VM_TYPE) " " VM_BACKEND);
 
     vm_wait_ready(vm);
     for (int i = 0; i < CYCLES; i++) {
@@ -174,7 +166,7 @@ static void test_unused(void)
 /* The name of a DIMM that is just gone, and may still be in memory, is free */
 static void test_same_name(void)
 {
-    VM *vm = vm_start("-machine q35,memory-backend=ram0 " VM_BACKEND
+    VM *vm = vm_start("-machine " VM_TYPE ",memory-backend=ram0 " VM_BACKEND
                       " -m " VM_RAM ",slots=2,maxmem=8G");
 
     vm_wait_ready(vm);
@@ -192,23 +184,13 @@ static void test_same_name(void)
     vm_quit(vm);
 }
 
-static void add(const char *name, GTestDataFunc func)
-{
-    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
-        g_autofree char *path = g_strdup_printf("/guest-memfd/hotplug/%s/%s",
-                                                name, cases[i].machine);
-
-        qtest_add_data_func(path, &cases[i], func);
-    }
-}
-
 int main(int argc, char **argv)
 {
     if (!vm_test_init(&argc, &argv)) {
         return 0;
     }
-    add("cycles", test_cycles);
-    add("mixed", test_mixed);
+    vm_add_tests("hotplug/cycles", test_cycles);
+    vm_add_tests("hotplug/mixed", test_mixed);
     qtest_add_func("/guest-memfd/hotplug/in-use", test_in_use);
     qtest_add_func("/guest-memfd/hotplug/unused", test_unused);
     qtest_add_func("/guest-memfd/hotplug/same-name", test_same_name);

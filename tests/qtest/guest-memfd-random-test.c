@@ -328,7 +328,7 @@ static uint64_t number_from_env(const char *name, uint64_t otherwise)
 static void assert_no_hva(State *s, const char *id)
 {
     if (vm_info_exists(s->vm, id)) {
-        g_assert_cmpint(vm_info_number(s->vm, id, "hva"), ==, 0);
+        vm_assert_no_hva(s->vm, id);
     }
 }
 

@@ -22,6 +22,13 @@ static VM *start(const char *machine, const char *extra)
     return vm;
 }
 
+static VM *start_kind(const VMKind *kind)
+{
+    g_autofree char *smp = g_strdup_printf(" -smp %d", kind->cpus);
+
+    return start(kind->machine, smp);
+}
+
 /* Run QEMU to its end; what it wrote to stderr */
 static char *run(const char *const *env, int *status, const char *fmt, ...)
     G_GNUC_PRINTF(3, 4);
@@ -58,7 +65,7 @@ static int count_lines(const char *text)
 
 static void test_memdev(void)
 {
-    VM *vm = start("pc", "");
+    VM *vm = start(VM_TYPE, "");
     QDict *rsp = qtest_qmp(vm->qts, "{'execute': 'query-memdev'}");
     QListEntry *entry;
     int found = 0;
@@ -120,7 +127,7 @@ static void test_properties(void)
     };
 
     for (int i = 0; i < ARRAY_SIZE(rows); i++) {
-        VM *vm = start("pc", rows[i].set);
+        VM *vm = start(VM_TYPE, rows[i].set);
         QDict *rsp = qtest_qmp(vm->qts, "{'execute': 'qom-get', 'arguments': {"
                                "'path': '/objects/ram0', 'property': %s}}",
                                rows[i].name);
@@ -133,8 +140,8 @@ static void test_properties(void)
         } else {
             vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
         }
-        vm_do(vm, "fill 7");
-        vm_do(vm, "check 7");
+        vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 7", VM_AT(64 * MiB), 4 * MiB);
+        vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 7", VM_AT(64 * MiB), 4 * MiB);
         vm_quit(vm);
     }
 }
@@ -148,54 +155,50 @@ typedef struct ErrorCase {
     const char *option, *remedy;
 } ErrorCase;
 
-#define KVM "-accel kvm -cpu host,-arch-capabilities "
+#define KVM "-accel kvm -cpu " VM_CPU " "
+#define NOT_KVM "-accel qtest "
+#define MACHINE "-machine " VM_TYPE ",memory-backend=ram0 "
 #define GMEM "-object memory-backend-guest-memfd,id=ram0"
+#define MEMFD VM_MACHINE(VM_TYPE) " -object memory-backend-memfd,id=ram0," \
+    "size=" VM_RAM ",guest-memfd=on"
+#define RAM VM_MACHINE(VM_TYPE) " " VM_BACKEND
 
 static const ErrorCase errors[] = {
-    { "share-off", KVM VM_MACHINE("pc") " " VM_BACKEND ",share=off", NULL,
-      "'share'", "share=on" },
-    { "merge-on", KVM VM_MACHINE("pc") " " VM_BACKEND ",merge=on", NULL,
-      "'merge'", "merge=off" },
-    { "no-size", KVM "-machine pc,memory-backend=ram0 " GMEM, NULL,
-      "'size'", "missing" },
-    { "size-zero", KVM "-machine pc,memory-backend=ram0 " GMEM ",size=0", NULL,
+    { "share-off", KVM RAM ",share=off", NULL, "'share'", "share=on" },
+    { "merge-on", KVM RAM ",merge=on", NULL, "'merge'", "merge=off" },
+    { "no-size", KVM MACHINE GMEM, NULL, "'size'", "missing" },
+    { "size-zero", KVM MACHINE GMEM ",size=0", NULL,
       "'size'", "doesn't take value '0'" },
-    { "size-unaligned", KVM "-machine pc,memory-backend=ram0 " GMEM
-      ",size=134217729", NULL, "'size'", "round it up to 134221824" },
-    { "mem-path", KVM "-machine pc,guest-memfd=on -m 64M -mem-path /dev/shm",
-      NULL, "guest-memfd=on", "-mem-path" },
-    { "memfd/hugetlb", KVM VM_MACHINE("pc") " -object memory-backend-memfd,"
-      "id=ram0,size=" VM_RAM ",guest-memfd=on,hugetlb=on", NULL,
+    { "size-unaligned", KVM MACHINE GMEM ",size=134217729", NULL,
+      "'size'", "round it up to 134221824" },
+    { "mem-path", KVM "-machine " VM_TYPE ",guest-memfd=on -m 64M "
+      "-mem-path /dev/shm", NULL, "guest-memfd=on", "-mem-path" },
+    { "memfd/hugetlb", KVM MEMFD ",hugetlb=on", NULL,
       "'hugetlb'", "use one of them" },
-    { "memfd/share-off", KVM VM_MACHINE("pc") " -object memory-backend-memfd,"
-      "id=ram0,size=" VM_RAM ",guest-memfd=on,share=off", NULL,
-      "'share'", "share=on" },
-    { "machine-tcg", "-accel tcg -machine pc,guest-memfd=on -m 64M", NULL,
-      "guest_memfd", "-accel kvm" },
-    { "size-unlike-m", KVM "-machine pc,memory-backend=ram0 -m 64M "
-      VM_BACKEND, NULL, "-m", "size" },
-    { "size-too-large", KVM "-machine pc,memory-backend=ram0 " GMEM
-      ",size=0x7ffffffffffff000", NULL, "guest RAM", "Cannot allocate memory" },
-    { "prealloc-reserve", KVM VM_MACHINE("pc") " " VM_BACKEND
-      ",prealloc=on,reserve=off", NULL, "'reserve=off'", "incompatible" },
-    { "unknown-property", KVM VM_MACHINE("pc") " " VM_BACKEND ",hugetlb=on",
-      NULL, "hugetlb", "Invalid parameter" },
-    { "tcg", "-accel tcg " VM_MACHINE("pc") " " VM_BACKEND, NULL,
-      "guest_memfd", "-accel kvm" },
-    { "kernel/no-guest-memfd", KVM VM_MACHINE("pc") " " VM_BACKEND, "cap=0",
+    { "memfd/share-off", KVM MEMFD ",share=off", NULL, "'share'", "share=on" },
+    { "machine-not-kvm", NOT_KVM "-machine " VM_TYPE ",guest-memfd=on -m 64M",
+      NULL, "guest_memfd", "-accel kvm" },
+    { "size-unlike-m", KVM MACHINE "-m 64M " VM_BACKEND, NULL, "-m", "size" },
+    { "size-too-large", KVM MACHINE GMEM ",size=0x7ffffffffffff000", NULL,
+      "guest RAM", "Cannot allocate memory" },
+    { "prealloc-reserve", KVM RAM ",prealloc=on,reserve=off", NULL,
+      "'reserve=off'", "incompatible" },
+    { "unknown-property", KVM RAM ",hugetlb=on", NULL,
+      "hugetlb", "Invalid parameter" },
+    { "not-kvm", NOT_KVM RAM, NULL, "guest_memfd", "-accel kvm" },
+    { "kernel/no-guest-memfd", KVM RAM, "cap=0",
       "no guest_memfd", "Linux 6.18" },
-    { "kernel/no-flags", KVM VM_MACHINE("pc") " " VM_BACKEND, "flags=0",
-      "flags are 0x0", "Linux 6.18" },
-    { "kernel/no-init-shared", KVM VM_MACHINE("pc") " " VM_BACKEND, "flags=1",
+    { "kernel/no-flags", KVM RAM, "flags=0", "flags are 0x0", "Linux 6.18" },
+    { "kernel/no-init-shared", KVM RAM, "flags=1",
       "flags are 0x1", "Linux 6.18" },
-    { "kernel/create-EACCES", KVM VM_MACHINE("pc") " " VM_BACKEND, "create=13",
+    { "kernel/create-EACCES", KVM RAM, "create=13",
       "Permission denied", "SELinux" },
-    { "kernel/create-EMFILE", KVM VM_MACHINE("pc") " " VM_BACKEND, "create=24",
+    { "kernel/create-EMFILE", KVM RAM, "create=24",
       "Too many open files", "ulimit -n" },
-    { "kernel/create-ENOMEM", KVM VM_MACHINE("pc") " " VM_BACKEND, "create=12",
+    { "kernel/create-ENOMEM", KVM RAM, "create=12",
       "Cannot allocate memory", "guest_memfd" },
-    { "kernel/bind-refused", KVM VM_MACHINE("pc") " " VM_BACKEND
-      ",kvm-bind=on", "bind=22", "cannot bind", "kvm-bind=auto" },
+    { "kernel/bind-refused", KVM RAM ",kvm-bind=on", "bind=22",
+      "cannot bind", "kvm-bind=auto" },
 };
 
 static void test_error(const void *data)
@@ -225,28 +228,32 @@ static void test_bind_refused_auto(void)
 
     vm_set_faults(fault_path, "bind=22");
     vm_faults_begin(fault_path);
-    vm = start("q35", "");
+    vm = start(VM_TYPE, "");
     vm_faults_end();
 
     vm_assert_hva(vm, "ram0", "refused");
-    vm_do(vm, "fill 3");
-    vm_do(vm, "check 3");
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 3", VM_AT(64 * MiB), 4 * MiB);
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 3", VM_AT(64 * MiB), 4 * MiB);
     vm_quit(vm);
 }
 
 /* Guest page faults that KVM cannot serve */
 
-#define FAULT_ADDRESS 0x2000000
+#define FAULT_ADDRESS   VM_AT(32 * MiB)
+#define FILLED          (FAULT_ADDRESS - 4 * MiB)
+#define FILLED_LEN      (8 * MiB)
 
-static VM *start_faulty(const char *fault)
+static VM *start_faulty(int err)
 {
+    g_autofree char *fault = g_strdup_printf("run=%d gpa=%" PRIu64, err,
+                                             FAULT_ADDRESS);
     VM *vm;
 
     vm_set_faults(fault_path, "");
     vm_faults_begin(fault_path);
-    vm = start("q35", "");
+    vm = start(VM_TYPE, "");
     vm_faults_end();
-    vm_do(vm, "fill 4");
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 4", FILLED, FILLED_LEN);
     vm_set_faults(fault_path, fault);
     return vm;
 }
@@ -254,22 +261,22 @@ static VM *start_faulty(const char *fault)
 /* The machine check resets our guest; the page is a fresh one afterwards */
 static void test_fault_poison(void)
 {
-    VM *vm = start_faulty("run=133 gpa=0x2000000");
+    VM *vm = start_faulty(EHWPOISON);
 
     vm_poke(vm);
     qtest_qmp_eventwait(vm->qts, "RESET");
     vm_wait_ready(vm);
-    vm_do(vm, "zero %d 4096", FAULT_ADDRESS);
-    vm_do(vm, "checkr %d 4096 4", FAULT_ADDRESS - 4096);
-    vm_do(vm, "checkr %d 4096 4", FAULT_ADDRESS + 4096);
+    vm_do(vm, "zero %" PRIu64 " 4096", FAULT_ADDRESS);
+    vm_do(vm, "checkr %" PRIu64 " 4096 4", FAULT_ADDRESS - 4096);
+    vm_do(vm, "checkr %" PRIu64 " 4096 4", FAULT_ADDRESS + 4096);
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_quit(vm);
 }
 
 /* The VM stops; nothing loops, nothing aborts, nothing is lost */
-static void test_fault_stop(const void *fault)
+static void test_fault_stop(const void *err)
 {
-    VM *vm = start_faulty(fault);
+    VM *vm = start_faulty(GPOINTER_TO_INT(err));
     QDict *rsp;
 
     vm_poke(vm);
@@ -281,15 +288,15 @@ static void test_fault_stop(const void *fault)
     qtest_qmp_assert_success(vm->qts, "{'execute': 'system_reset'}");
     qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
     vm_wait_ready(vm);
-    vm_do(vm, "check 4");
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 4", FILLED, FILLED_LEN);
     vm_quit(vm);
 }
 
 /* Bound, and coherent with the host mapping */
 
-static void test_bound(const void *machine)
+static void test_bound(const void *kind)
 {
-    VM *vm = start(machine, "");
+    VM *vm = start_kind(kind);
 
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_do(vm, "fill 42");
@@ -300,8 +307,10 @@ static void test_bound(const void *machine)
 
 static void test_guest_writes_host_reads(void)
 {
-    VM *vm = start("q35", "");
-    const uint64_t addresses[] = { 16 * MiB, 64 * MiB + 8, VM_RAM_SIZE - 8 };
+    VM *vm = start(VM_TYPE, "");
+    const uint64_t addresses[] = {
+        VM_AT(16 * MiB), VM_AT(64 * MiB + 8), VM_AT(VM_RAM_SIZE - 8)
+    };
 
     for (int i = 0; i < ARRAY_SIZE(addresses); i++) {
         uint64_t value = 0x1122334455667788 + i;
@@ -315,8 +324,10 @@ static void test_guest_writes_host_reads(void)
 
 static void test_host_writes_guest_reads(void)
 {
-    VM *vm = start("q35", "");
-    const uint64_t addresses[] = { 16 * MiB, 64 * MiB + 8, VM_RAM_SIZE - 8 };
+    VM *vm = start(VM_TYPE, "");
+    const uint64_t addresses[] = {
+        VM_AT(16 * MiB), VM_AT(64 * MiB + 8), VM_AT(VM_RAM_SIZE - 8)
+    };
 
     for (int i = 0; i < ARRAY_SIZE(addresses); i++) {
         uint64_t value = 0x8877665544332211 + i;
@@ -335,18 +346,18 @@ static void test_host_writes_guest_reads(void)
 /* Store through the data side, execute from a bound page */
 static void test_execute(void)
 {
-    VM *vm = start("q35", "");
+    VM *vm = start(VM_TYPE, "");
 
-    for (uint64_t addr = 32 * MiB; addr < 40 * MiB; addr += MiB + 4096) {
-        vm_do(vm, "exec %" PRIu64, addr);
+    for (uint64_t at = 32 * MiB; at < 40 * MiB; at += MiB + 4096) {
+        vm_do(vm, "exec %" PRIu64, VM_AT(at));
     }
     vm_quit(vm);
 }
 
 /* PAM opens and closes shadow RAM below 1 MiB; resets go in between */
-static void test_pam_resets(const void *machine)
+static void test_pam_resets(const void *kind)
 {
-    VM *vm = start(machine, "");
+    VM *vm = start_kind(kind);
     uint64_t open, closed;
 
     vm_do(vm, "pam on");
@@ -378,7 +389,8 @@ static void test_pam_resets(const void *machine)
 
 static void test_two_backends(void)
 {
-    VM *vm = vm_start("-machine q35 -m 256M -smp 2 "
+    const uint64_t first = VM_AT(16 * MiB), second = first + 128 * MiB;
+    VM *vm = vm_start("-machine " VM_TYPE " -m 256M -smp 2 "
                       "-object memory-backend-guest-memfd,id=node0,size=128M "
                       "-object memory-backend-guest-memfd,id=node1,size=128M "
                       "-numa node,memdev=node0,cpus=0 "
@@ -386,15 +398,14 @@ static void test_two_backends(void)
 
     vm_wait_ready(vm);
     g_assert_cmpint(vm_count_gmem_fds(vm), ==, 2);
-    g_assert_cmpint(vm_info_number(vm, "node0", "hva"), ==, 0);
-    g_assert_cmpint(vm_info_number(vm, "node1", "hva"), ==, 0);
-    g_assert_cmpint(vm_info_number(vm, "node1", "bound"), ==, 128 * MiB);
+    vm_assert_bound(vm, "node0", 128 * MiB);
+    vm_assert_bound(vm, "node1", 128 * MiB);
 
     /* The same offset in each file */
-    vm_do(vm, "write64 0x1000000 1");
-    vm_do(vm, "write64 0x9000000 2");
-    g_assert_cmpint(vm_number(vm, "read64 0x1000000"), ==, 1);
-    g_assert_cmpint(vm_number(vm, "read64 0x9000000"), ==, 2);
+    vm_do(vm, "write64 %" PRIu64 " 1", first);
+    vm_do(vm, "write64 %" PRIu64 " 2", second);
+    g_assert_cmpint(vm_number(vm, "read64 %" PRIu64, first), ==, 1);
+    g_assert_cmpint(vm_number(vm, "read64 %" PRIu64, second), ==, 2);
     vm_do(vm, "fill 9");
     vm_do(vm, "check 9");
     vm_quit(vm);
@@ -402,7 +413,7 @@ static void test_two_backends(void)
 
 static void test_two_vms(void)
 {
-    VM *a = start("pc", ""), *b = start("q35", "");
+    VM *a = start_kind(&vm_kinds[0]), *b = start(VM_TYPE, "");
 
     vm_assert_bound(a, "ram0", VM_RAM_SIZE);
     vm_assert_bound(b, "ram0", VM_RAM_SIZE);
@@ -416,19 +427,13 @@ static void test_two_vms(void)
 
 /* Hotplug */
 
-/* What a guest's ACPI code does: eject the DIMM of a memory slot */
-static void eject_dimm(VM *vm, int slot)
+static void test_dimm(const void *data)
 {
-    vm_do(vm, "outb 0xa00 %d", slot);
-    vm_do(vm, "outb 0xa14 8");
-}
-
-static void test_dimm(const void *machine)
-{
-    const uint64_t dimm = 4 * GiB, size = 64 * MiB;
-    VM *vm = vm_start("-machine %s,memory-backend=ram0 -m " VM_RAM
+    const VMKind *kind = data;
+    const uint64_t dimm = 4 * GiB, size = 16 * MiB;
+    VM *vm = vm_start("-machine %s,memory-backend=ram0 -smp %d -m " VM_RAM
                       ",slots=2,maxmem=1G " VM_BACKEND,
-                      (const char *)machine);
+                      kind->machine, kind->cpus);
     int fds;
 
     vm_wait_ready(vm);
@@ -441,8 +446,7 @@ static void test_dimm(const void *machine)
         qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
             "'arguments': {'driver': 'pc-dimm', 'id': 'dimm1',"
             "'memdev': 'mem1', 'addr': %" PRIu64 "}}", dimm);
-        g_assert_cmpint(vm_info_number(vm, "mem1", "bound"), ==, size);
-        g_assert_cmpint(vm_info_number(vm, "mem1", "hva"), ==, 0);
+        vm_assert_bound(vm, "mem1", size);
 
         vm_do(vm, "zero %" PRIu64 " %" PRIu64, dimm, size);
         vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 8", dimm, size);
@@ -454,7 +458,7 @@ static void test_dimm(const void *machine)
 
         qtest_qmp_assert_success(vm->qts,
             "{'execute': 'device_del', 'arguments': {'id': 'dimm1'}}");
-        eject_dimm(vm, 0);
+        vm_eject_dimm(vm, 0);
         qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
         g_assert_cmpint(vm_info_number(vm, "mem1", "bound"), ==, 0);
         qtest_qmp_assert_success(vm->qts,
@@ -469,7 +473,7 @@ static void test_dimm(const void *machine)
 
 static void test_cloexec(void)
 {
-    VM *vm = start("pc", "");
+    VM *vm = start(VM_TYPE, "");
     g_autofree char *path = g_strdup_printf("/proc/%d/fd",
                                             (int)qtest_pid(vm->qts));
     g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
@@ -509,7 +513,7 @@ static void test_exit_frees_memory(void)
 {
     const int64_t kib = MiB;    /* of 1 GiB: more than other tests' noise */
     int64_t before = unevictable_kib(), during;
-    VM *vm = vm_start("-machine pc,memory-backend=big -m 1G -object "
+    VM *vm = vm_start("-machine " VM_TYPE ",memory-backend=big -m 1G -object "
                       "memory-backend-guest-memfd,id=big,size=1G,prealloc=on");
 
     vm_wait_ready(vm);
@@ -520,18 +524,6 @@ static void test_exit_frees_memory(void)
         g_usleep(100 * 1000);
     }
     g_assert_cmpint(unevictable_kib() - before, <, kib / 2);
-}
-
-static void add_per_machine(const char *name, GTestDataFunc func)
-{
-    static const char *const machines[] = { "pc", "q35" };
-
-    for (int i = 0; i < ARRAY_SIZE(machines); i++) {
-        g_autofree char *path = g_strdup_printf("/guest-memfd/%s/%s", name,
-                                                machines[i]);
-
-        qtest_add_data_func(path, machines[i], func);
-    }
 }
 
 int main(int argc, char **argv)
@@ -553,23 +545,25 @@ int main(int argc, char **argv)
         qtest_add_data_func(path, &errors[i], test_error);
     }
     qtest_add_func("/guest-memfd/bind-refused/auto", test_bind_refused_auto);
-    qtest_add_func("/guest-memfd/fault/poison", test_fault_poison);
-    qtest_add_data_func("/guest-memfd/fault/ENOMEM",
-                        "run=12 gpa=0x2000000", test_fault_stop);
-    qtest_add_data_func("/guest-memfd/fault/EFAULT",
-                        "run=14 gpa=0x2000000", test_fault_stop);
-    add_per_machine("bound", test_bound);
+    qtest_add_data_func("/guest-memfd/fault/ENOMEM", GINT_TO_POINTER(ENOMEM),
+                        test_fault_stop);
+    qtest_add_data_func("/guest-memfd/fault/EFAULT", GINT_TO_POINTER(EFAULT),
+                        test_fault_stop);
+    vm_add_tests("bound", test_bound);
     qtest_add_func("/guest-memfd/coherent/guest-writes",
                    test_guest_writes_host_reads);
     qtest_add_func("/guest-memfd/coherent/host-writes",
                    test_host_writes_guest_reads);
     qtest_add_func("/guest-memfd/execute", test_execute);
-    add_per_machine("pam-resets", test_pam_resets);
     qtest_add_func("/guest-memfd/two-backends", test_two_backends);
     qtest_add_func("/guest-memfd/two-vms", test_two_vms);
-    add_per_machine("dimm", test_dimm);
+    vm_add_tests("dimm", test_dimm);
     qtest_add_func("/guest-memfd/cloexec", test_cloexec);
     qtest_add_func("/guest-memfd/exit-frees-memory", test_exit_frees_memory);
+    if (g_str_equal(qtest_get_arch(), "x86_64")) {
+        qtest_add_func("/guest-memfd/fault/poison", test_fault_poison);
+        vm_add_tests("pam-resets", test_pam_resets);
+    }
 
     ret = g_test_run();
     unlink(fault_path);

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "qemu/units.h"
+#include "../libqos/generic-pcihost.h"
 #include "../libqos/pci-pc.h"
 #include "../libqos/virtio-pci.h"
 #include "standard-headers/linux/virtio_balloon.h"
@@ -31,6 +32,27 @@ struct VirtioDriver {
     int queues;
 };
 
+static QPCIBus *bus_new(QTestState *qts, QGuestAllocator *alloc)
+{
+#ifdef __aarch64__
+    QGenericPCIBus *generic = g_new0(QGenericPCIBus, 1);
+
+    qpci_init_generic(generic, qts, alloc, false);
+    return &generic->bus;
+#else
+    return qpci_new_pc(qts, alloc);
+#endif
+}
+
+static void bus_free(QPCIBus *bus)
+{
+#ifdef __aarch64__
+    g_free(container_of(bus, QGenericPCIBus, bus));
+#else
+    qpci_free_pc(bus);
+#endif
+}
+
 static VirtioDriver *start(VM *vm, int slot, int queues)
 {
     const uint64_t unwanted = QVIRTIO_F_BAD_FEATURE |
@@ -48,7 +70,7 @@ static VirtioDriver *start(VM *vm, int slot, int queues)
     alloc_init(&driver->alloc, ALLOC_NO_FLAGS, rings, rings + window, 4096);
 
     /* Each driver has a bus of its own: keep their BARs apart */
-    driver->bus = qpci_new_pc(vm->qts, &driver->alloc);
+    driver->bus = bus_new(vm->qts, &driver->alloc);
     driver->bus->mmio_alloc_ptr += slot * MiB;
     driver->bus->pio_alloc_ptr += slot * 0x100;
 
@@ -73,7 +95,7 @@ void virtio_free(VirtioDriver *driver)
     }
     g_free(driver->pci->pdev);
     g_free(driver->pci);
-    qpci_free_pc(driver->bus);
+    bus_free(driver->bus);
     alloc_destroy(&driver->alloc);
     g_free(driver);
 }

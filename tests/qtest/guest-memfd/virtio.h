@@ -13,8 +13,8 @@
 #include "vm.h"
 
 /* Guest RAM that the rings are in */
-#define RINGS_START     (1 * MiB)
-#define RINGS_END       (4 * MiB)
+#define RINGS_START     VM_AT(8 * MiB)
+#define RINGS_END       VM_AT(11 * MiB)
 
 #define BALLOON_DEVICE \
     " -device virtio-balloon-pci,id=balloon0,addr=4,free-page-reporting=on"

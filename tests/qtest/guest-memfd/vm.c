@@ -14,7 +14,26 @@
 #include "vm.h"
 
 #define ANSWER_TIMEOUT_MS 120000
-#define FAULT_LIB "tests/guest-memfd/libguest-memfd-fault.so"
+
+/* The controller of DIMMs: an I/O port, or memory */
+#ifdef __aarch64__
+#define DIMM_OUT(size)      qtest_write##size
+#define DIMM_CONTROLLER     0x9070000
+#else
+#define DIMM_OUT(size)      qtest_out##size
+#define DIMM_CONTROLLER     0xa00
+#endif
+#define DIMM_SELECT         (DIMM_CONTROLLER + 0x00)
+#define DIMM_CONTROL        (DIMM_CONTROLLER + 0x14)
+#define DIMM_EJECT          8
+
+const VMKind vm_kinds[] = {
+#ifdef __aarch64__
+    { "virt", "virt", 1 }, { "virt-smp", "virt", 4 },
+#else
+    { "pc", "pc", 1 }, { "q35", "q35", 4 },
+#endif
+};
 
 /* Why this host has no mappable guest_memfd; NULL if it has */
 static char *missing(void)
@@ -49,6 +68,16 @@ bool vm_test_init(int *argc, char ***argv)
         printf("1..0 # SKIP %s\n", reason);
     }
     return !reason;
+}
+
+void vm_add_tests(const char *group, GTestDataFunc func)
+{
+    for (int i = 0; i < ARRAY_SIZE(vm_kinds); i++) {
+        g_autofree char *path = g_strdup_printf("/guest-memfd/%s/%s", group,
+                                                vm_kinds[i].name);
+
+        qtest_add_data_func(path, &vm_kinds[i], func);
+    }
 }
 
 /* The next line from the payload, without its end */
@@ -100,8 +129,7 @@ VM *vm_start(const char *fmt, ...)
     va_start(ap, fmt);
     args = g_strdup_vprintf(fmt, ap);
     va_end(ap);
-    all = g_strdup_printf("%s -accel kvm -cpu host,-arch-capabilities"
-                          " -nodefaults"
+    all = g_strdup_printf("%s -accel kvm -cpu " VM_CPU " -nodefaults"
                           " -bios tests/guest-memfd/payload-%s.bin",
                           args, qtest_get_arch());
 
@@ -252,38 +280,66 @@ int vm_count_slots(VM *vm, const char *id, const char *state)
  * Bytes of RAM that no slot shows: on a PC, the 128 KiB behind the VGA window
  * and, until PAM opens it, up to 256 KiB behind the ROMs below 1 MiB.
  */
-static uint64_t hidden_bytes(const char *id)
+static uint64_t hidden_bytes(QDict *info)
 {
-    return g_str_equal(qtest_get_arch(), "x86_64") &&
-           g_str_equal(id, "ram0") ? 384 * KiB : 0;
+#ifndef __aarch64__
+    QListEntry *entry;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(info, "slots"), entry) {
+        QDict *slot = qobject_to(QDict, qlist_entry_obj(entry));
+
+        if (qdict_get_int(slot, "gpa") == 0) {
+            return 384 * KiB;
+        }
+    }
+#endif
+    return 0;
 }
 
-/* All slots are in this state and show all RAM that can be seen */
-static void assert_state(VM *vm, const char *id, const char *state)
+/* All slots are in this state; the bytes they have */
+static uint64_t assert_state(QDict *info, const char *state)
 {
-    g_autoptr(QDict) info = vm_info(vm, id);
-    uint64_t size, bytes, all;
+    uint64_t bytes, all;
 
     g_assert(info);
-    size = qdict_get_int(info, "size");
     g_assert_cmpint(count_slots(info, state, &bytes), ==,
                     count_slots(info, NULL, &all));
-    g_assert_cmpint(bytes, >=, size - hidden_bytes(id));
+    return bytes;
+}
+
+/* ... which are all RAM that can be seen */
+static void assert_all(QDict *info, const char *state)
+{
+    uint64_t bytes = assert_state(info, state);
+    uint64_t size = qdict_get_int(info, "size");
+
+    g_assert_cmpint(bytes, >=, size - hidden_bytes(info));
     g_assert_cmpint(bytes, <=, size);
 }
 
 void vm_assert_bound(VM *vm, const char *id, uint64_t size)
 {
-    g_assert_cmpint(vm_info_number(vm, id, "size"), ==, size);
-    g_assert_cmpint(vm_info_number(vm, id, "bound"), >=,
-                    size - hidden_bytes(id));
-    assert_state(vm, id, "bound");
+    g_autoptr(QDict) info = vm_info(vm, id);
+
+    assert_all(info, "bound");
+    g_assert_cmpint(qdict_get_int(info, "size"), ==, size);
+    g_assert_cmpint(qdict_get_int(info, "bound"), >=,
+                    size - hidden_bytes(info));
+}
+
+void vm_assert_no_hva(VM *vm, const char *id)
+{
+    g_autoptr(QDict) info = vm_info(vm, id);
+
+    assert_state(info, "bound");
 }
 
 void vm_assert_hva(VM *vm, const char *id, const char *state)
 {
-    g_assert_cmpint(vm_info_number(vm, id, "bound"), ==, 0);
-    assert_state(vm, id, state);
+    g_autoptr(QDict) info = vm_info(vm, id);
+
+    assert_all(info, state);
+    g_assert_cmpint(qdict_get_int(info, "bound"), ==, 0);
 }
 
 int vm_count_gmem_fds(VM *vm)
@@ -325,7 +381,7 @@ void vm_set_fault(const char *fault)
     if (fault) {
         g_assert_true(g_file_set_contents(path, fault, -1, NULL));
         g_setenv("GUEST_MEMFD_FAULT", path, true);
-        g_setenv("LD_PRELOAD", FAULT_LIB, true);
+        g_setenv("LD_PRELOAD", VM_FAULT_LIB, true);
     } else {
         g_unsetenv("LD_PRELOAD");
         g_unsetenv("GUEST_MEMFD_FAULT");
@@ -346,8 +402,7 @@ char *vm_fail(const char *fmt, ...)
     va_end(ap);
     /* One that starts after all must not run for ever */
     line = g_strdup_printf("timeout 60 %s %s -accel kvm"
-                           " -cpu host,-arch-capabilities"
-                           " -display none -nodefaults"
+                           " -cpu " VM_CPU " -display none -nodefaults"
                            " -bios tests/guest-memfd/payload-%s.bin",
                            getenv("QTEST_QEMU_BINARY"), args,
                            qtest_get_arch());
@@ -384,8 +439,8 @@ void vm_stop_count(VM *vm)
 
 void vm_eject_dimm(VM *vm, int slot)
 {
-    qtest_outl(vm->qts, 0xa00, slot);
-    qtest_outb(vm->qts, 0xa14, 8);
+    DIMM_OUT(l)(vm->qts, DIMM_SELECT, slot);
+    DIMM_OUT(b)(vm->qts, DIMM_CONTROL, DIMM_EJECT);
 }
 
 int vm_count_maps(VM *vm)

@@ -18,6 +18,29 @@ typedef struct VM {
     uint64_t count;             /* where vm_start_count() began */
 } VM;
 
+/* What architectures differ in; under KVM, the guest's is the host's */
+#ifdef __aarch64__
+#define VM_CPU              "host"
+#define VM_TYPE             "virt"          /* where one machine will do */
+#define VM_RAM_START        (1 * GiB)
+#else
+#define VM_CPU              "host,-arch-capabilities"
+#define VM_TYPE             "q35"
+#define VM_RAM_START        0
+#endif
+
+/* Guest-physical address of an offset into RAM */
+#define VM_AT(offset)       ((uint64_t)(VM_RAM_START + (offset)))
+
+/* The machines for which vm_add_tests() makes a test each */
+typedef struct VMKind {
+    const char *name;
+    const char *machine;
+    int cpus;
+} VMKind;
+
+extern const VMKind vm_kinds[2];
+
 /* Command line of a VM with backend "ram0" of 128 MiB; the rest is up to you */
 #define VM_RAM "128M"
 #define VM_RAM_SIZE (128 * MiB)
@@ -32,6 +55,9 @@ typedef struct VM {
  * mappable guest_memfd: then there is nothing to test
  */
 bool vm_test_init(int *argc, char ***argv);
+
+/* Add /guest-memfd/@group/NAME of each of vm_kinds, which @func gets */
+void vm_add_tests(const char *group, GTestDataFunc func);
 
 /*
  * VMs started between these two obey the file @path (tests/guest-memfd/fault.c)
@@ -65,6 +91,8 @@ uint64_t vm_info_number(VM *vm, const char *id, const char *member);
 int vm_count_slots(VM *vm, const char *id, const char *state);
 /* All RAM that the guest can see is bound, and no byte is on an HVA slot */
 void vm_assert_bound(VM *vm, const char *id, uint64_t size);
+/* ... whatever its size is: what it has of slots is bound */
+void vm_assert_no_hva(VM *vm, const char *id);
 /* No RAM is bound, and the reason is @state */
 void vm_assert_hva(VM *vm, const char *id, const char *state);
 
