@@ -7,6 +7,7 @@ A group is what stands before the first / of cases' names. Prints TAP.
 """
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -166,6 +167,23 @@ def host_has_guest_memfd():
     check(flags & 3 == 3, f'KVM_CAP_GUEST_MEMFD_FLAGS is {flags:#x}')
 
 
+def host_check(status, words):
+    """What contrib/guest-memfd says of this host, which is known to be like that."""
+    result = subprocess.run(['python3', '/guest-memfd-host-check', '--json'], text=True,
+                            stdout=subprocess.PIPE, timeout=100, check=False)
+    print(result.stdout, file=sys.stderr)
+    report = json.loads(result.stdout)
+    check(result.returncode == report['exit'] == status, report)
+    check(words in report['verdict'], report)
+    missing = [row['check'] for row in report['checks'] if row['verdict'] == 'missing']
+    check(bool(missing) == (status == 2), 'missing:', missing)
+
+
+case('host/check', 0, 'bound')(host_check)
+case('old-kernel/check', 2, 'boot Linux 6.18')(host_check)
+case('bad-kernel/check', 1, 'use Linux 7.1')(host_check)
+
+
 @each_machine('payload')
 def payload(machine):
     with Guest(machine, backend=BACKEND + ',kvm-bind=on', cpus=2) as guest:
@@ -275,6 +293,27 @@ def kernel_bug_on():
     said = run_to_failure('-object', BACKEND + ',kvm-bind=on',
                           '-machine', f'{DEFAULT},memory-backend=ram0')
     check('kvm-bind' in said and '7.1' in said, said)
+
+
+@case('mte/refused')
+def memory_tags():
+    """KVM has memory tags for other RAM, and takes some kernels' word for guest_memfd's."""
+    machine = f'{DEFAULT},mte=on'
+    for bind in 'auto', 'on', 'off':
+        said = run_to_failure('-object', f'{BACKEND},kvm-bind={bind}',
+                              '-machine', f'{machine},memory-backend=ram0')
+        check('memory tags' in said and 'mte=off' in said and said.count('\n') == 1, said)
+    with Guest(machine, backend=f'memory-backend-ram,id=ram0,size={RAM}') as guest:
+        guest.ready()
+        test_memory(guest)
+
+
+@case('mte/off')
+def memory_tags_off():
+    with Guest(DEFAULT, backend=BACKEND + ',kvm-bind=on') as guest:
+        guest.ready()
+        guest.check_bound()
+        test_memory(guest)
 
 
 def main():

@@ -37,6 +37,7 @@ EMULATED = {
         'modules': [],
     },
 }
+HOST_CHECK = HERE.parents[1] / 'contrib/guest-memfd/guest-memfd-host-check'
 PROGRAMS = ['qemu-system-{}', 'qemu-img', 'tests/qtest/guest-memfd-*-test',
             'tests/qtest/guest-memfd-test', 'tests/guest-memfd/libguest-memfd-fault.so']
 FIRMWARE = ['bios.bin', 'bios-256k.bin', 'kvmvapic.bin', 'linuxboot_dma.bin', 'linuxboot.bin']
@@ -48,6 +49,7 @@ class Host:
         self.name = name
         self.arch = name.partition('-')[0]
         self.limit = section.getint('limit')
+        self.options = section.get('options', '').split()
         self.emulated = EMULATED[self.arch]
         self.kernel = Kernel(Archive(build, SUITE, self.arch), section['kernel'])
         self.cross = self.arch != os.uname().machine
@@ -69,6 +71,8 @@ class Host:
 
         image.add('cases.py', HERE / 'cases.py', 0o755)
         image.python(HERE / 'cases.py', self.build / 'src/qemu/python')
+        image.add(HOST_CHECK.name, HOST_CHECK, 0o755)
+        image.python(HOST_CHECK)
         for pattern in PROGRAMS:
             for program in self.qemu.glob(pattern.format(self.arch)):
                 image.program(f'qemu/{program.relative_to(self.qemu)}', program)
@@ -104,7 +108,7 @@ class Host:
         for name, value in variables.items():
             append += f' {name}="{value}"'
         return [self.build / f'bin/qemu-system-{self.arch}', *self.emulated['machine'],
-                '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2G', '-display', 'none',
+                *self.options, '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2G', '-display', 'none',
                 '-nodefaults', '-no-reboot', '-kernel', self.kernel.image,
                 '-initrd', self.initrd, '-append', append, *args]
 
