@@ -66,6 +66,14 @@ class FetchTest(unittest.TestCase):
         self.assertRegex(result.stderr, r'apt-get install -y --no-install-recommends gcc ')
         self.assertFalse((self.top / 'called').exists())
 
+    def test_only_the_lists_named_count(self):
+        self.script(self.bin / 'dpkg-query', 'exit 1')
+        for lists, wanted in ([], False), (['build-depends', 'test-depends'], True):
+            result = self.run_it(self.repo / 'scripts/dependencies', *lists, NO_INSTALL='1')
+            packages = result.stdout.split()
+            self.assertIn('ninja-build', packages)
+            self.assertEqual('gcc-aarch64-linux-gnu' in packages, wanted, result.stdout)
+
     def test_nothing_is_said_when_nothing_is_missing(self):
         self.script(self.bin / 'dpkg-query', 'echo "installed "')
         result = self.run_it(self.repo / 'scripts/dependencies')
