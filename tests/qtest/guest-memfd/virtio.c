@@ -1,5 +1,5 @@
 /*
- * Drivers for the virtio devices that give guest RAM back to the host
+ * Drivers for virtio devices; here, those that give guest RAM back to the host
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -17,8 +17,8 @@
 
 #define DONE_TIMEOUT_S  60
 
-/* As in BALLOON_DEVICE and VIRTIO_MEM_DEVICE */
-enum { BALLOON_SLOT = 4, VIRTIO_MEM_SLOT = 5, END_SLOT };
+/* As in BALLOON_DEVICE, VIRTIO_MEM_DEVICE and IO_DEVICE */
+enum { BALLOON_SLOT = 4, VIRTIO_MEM_SLOT = 5, IO_SLOT = 6, END_SLOT };
 
 /* The balloon's; none here has both of the last */
 enum { INFLATE, DEFLATE, STATS, REPORTING, HINTING = REPORTING };
@@ -53,7 +53,7 @@ static void bus_free(QPCIBus *bus)
 #endif
 }
 
-static VirtioDriver *start(VM *vm, int slot, int queues)
+static VirtioDriver *start(VM *vm, int slot, int queues, uint64_t features)
 {
     const uint64_t unwanted = QVIRTIO_F_BAD_FEATURE |
                               1ULL << VIRTIO_RING_F_INDIRECT_DESC |
@@ -79,7 +79,8 @@ static VirtioDriver *start(VM *vm, int slot, int queues)
     device = &driver->pci->vdev;
     qvirtio_pci_device_enable(driver->pci);
     qvirtio_start_device(device);
-    qvirtio_set_features(device, qvirtio_get_features(device) & ~unwanted);
+    qvirtio_set_features(device, qvirtio_get_features(device) & features &
+                                 ~unwanted);
     for (int i = 0; i < queues; i++) {
         driver->queue[i] = qvirtqueue_setup(device, &driver->alloc, i);
     }
@@ -100,17 +101,31 @@ void virtio_free(VirtioDriver *driver)
     g_free(driver);
 }
 
-/* Let the device have what was added to a queue, and wait until it is done */
-static void kick(VirtioDriver *driver, QVirtQueue *queue, uint32_t head)
+static bool poll_done(VirtioDriver *driver, QVirtQueue *queue)
+{
+    bool done = qvirtqueue_get_buf(driver->qts, queue, NULL, NULL);
+
+    if (done) {
+        qvirtqueue_reset_pool(queue);
+    }
+    return done;
+}
+
+static void wait_done(VirtioDriver *driver, QVirtQueue *queue)
 {
     int64_t end = g_get_monotonic_time() + DONE_TIMEOUT_S * G_USEC_PER_SEC;
 
-    qvirtqueue_kick(driver->qts, &driver->pci->vdev, queue, head);
-    while (!qvirtqueue_get_buf(driver->qts, queue, NULL, NULL)) {
+    while (!poll_done(driver, queue)) {
         g_assert_cmpint(g_get_monotonic_time(), <, end);
         g_usleep(1000);
     }
-    qvirtqueue_reset_pool(queue);
+}
+
+/* Let the device have what was added to a queue, and wait until it is done */
+static void kick(VirtioDriver *driver, QVirtQueue *queue, uint32_t head)
+{
+    qvirtqueue_kick(driver->qts, &driver->pci->vdev, queue, head);
+    wait_done(driver, queue);
 }
 
 /* Have the device read something */
@@ -150,7 +165,7 @@ static void send_pages(VirtioDriver *driver, int index, uint64_t start,
 
 VirtioDriver *balloon_start(VM *vm)
 {
-    return start(vm, BALLOON_SLOT, REPORTING + 1);
+    return start(vm, BALLOON_SLOT, REPORTING + 1, UINT64_MAX);
 }
 
 void balloon_inflate(VirtioDriver *driver, uint64_t start, uint64_t len)
@@ -199,7 +214,7 @@ void balloon_hint(VirtioDriver *driver, uint64_t start, uint64_t len)
 
 VirtioDriver *virtio_mem_start(VM *vm)
 {
-    return start(vm, VIRTIO_MEM_SLOT, 1);
+    return start(vm, VIRTIO_MEM_SLOT, 1, UINT64_MAX);
 }
 
 static uint64_t mem_config(VirtioDriver *driver, size_t offset)
@@ -277,4 +292,43 @@ void virtio_mem_unplug(VirtioDriver *driver, uint64_t start, uint64_t len)
 void virtio_mem_unplug_all(VirtioDriver *driver)
 {
     mem_send(driver, VIRTIO_MEM_REQ_UNPLUG_ALL, 0, 0);
+}
+
+VirtioDriver *virtio_io_start(VM *vm, int queues)
+{
+    return start(vm, IO_SLOT, queues, 1ULL << VIRTIO_F_VERSION_1);
+}
+
+void virtio_io_move(VirtioDriver *driver, VM *vm)
+{
+    driver->qts = vm->qts;
+    driver->bus->qts = vm->qts;
+}
+
+uint64_t virtio_alloc(VirtioDriver *driver, size_t len)
+{
+    return guest_alloc(&driver->alloc, len);
+}
+
+void virtio_submit(VirtioDriver *driver, int index, const VirtioBuf *bufs,
+                   int n)
+{
+    QVirtQueue *queue = driver->queue[index];
+    uint32_t head = queue->free_head;
+
+    for (int i = 0; i < n; i++) {
+        qvirtqueue_add(driver->qts, queue, bufs[i].addr, bufs[i].len,
+                       bufs[i].fill, i < n - 1);
+    }
+    qvirtqueue_kick(driver->qts, &driver->pci->vdev, queue, head);
+}
+
+bool virtio_poll(VirtioDriver *driver, int index)
+{
+    return poll_done(driver, driver->queue[index]);
+}
+
+void virtio_wait(VirtioDriver *driver, int index)
+{
+    wait_done(driver, driver->queue[index]);
 }

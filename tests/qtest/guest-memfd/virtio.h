@@ -1,5 +1,6 @@
 /*
- * Drivers for the virtio devices that give guest RAM back to the host
+ * Drivers for virtio devices: those that give guest RAM back to the host, and
+ * one of the others, whose requests are the test's own
  *
  * They run in the test, not in the guest: the payload of tests/guest-memfd
  * goes on with what it does meanwhile, but must leave their rings alone.
@@ -23,8 +24,17 @@
     "addr=4,free-page-hint=on,iothread=hints0"
 #define VIRTIO_MEM_DEVICE \
     " -device virtio-mem-pci,id=vmem0,addr=5,memdev=vmem,requested-size=0"
+/* To end the name of another device and its properties with */
+#define IO_DEVICE ",addr=6"
 
 typedef struct VirtioDriver VirtioDriver;
+
+/* A part of a request, in guest RAM */
+typedef struct VirtioBuf {
+    uint64_t addr;
+    uint32_t len;
+    bool fill;                  /* the device writes it */
+} VirtioBuf;
 
 /*
  * One of each for a VM.  A reset of the VM stops the devices, and ends the
@@ -56,5 +66,19 @@ void virtio_mem_request(VM *vm, uint64_t size);
 void virtio_mem_plug(VirtioDriver *driver, uint64_t start, uint64_t len);
 void virtio_mem_unplug(VirtioDriver *driver, uint64_t start, uint64_t len);
 void virtio_mem_unplug_all(VirtioDriver *driver);
+
+/* The IO_DEVICE, without any feature but that it is modern */
+VirtioDriver *virtio_io_start(VM *vm, int queues);
+/* After migration the guest, and so its driver, is in this VM */
+void virtio_io_move(VirtioDriver *driver, VM *vm);
+/* Guest RAM for headers and the like, until virtio_free() */
+uint64_t virtio_alloc(VirtioDriver *driver, size_t len);
+
+/* Give a queue a request, of which it can have one at a time */
+void virtio_submit(VirtioDriver *driver, int queue, const VirtioBuf *bufs,
+                   int n);
+/* Is it done, and so the queue free again? */
+bool virtio_poll(VirtioDriver *driver, int queue);
+void virtio_wait(VirtioDriver *driver, int queue);
 
 #endif

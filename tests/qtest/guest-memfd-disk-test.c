@@ -1,0 +1,383 @@
+/*
+ * Disks that are read into and written from guest_memfd RAM
+ *
+ * Either QEMU reads and writes the image, or another process does, to which
+ * QEMU has given the file behind the RAM (vhost-user).
+ *
+ * The data are the pattern of tests/guest-memfd: the guest writes it and checks
+ * it, and the test compares the image.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/bswap.h"
+#include "qemu/units.h"
+#include "standard-headers/linux/virtio_blk.h"
+#include "../guest-memfd/pattern.h"
+#include "guest-memfd/peer.h"
+#include "guest-memfd/virtio.h"
+#include "guest-memfd/vm.h"
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+
+/* Guest RAM: what is exchanged with the disk, and what the guest counts in */
+#define DATA        (16 * MiB)
+#define DATA_LEN    (4 * MiB)
+#define COUNT       (32 * MiB)
+#define COUNT_LEN   (VM_RAM_SIZE - COUNT)
+#define REQUEST     (64 * KiB)
+
+#define SECTOR      512
+#define GARBAGE     999
+
+static char *dir;
+static const char *never_completed[] = { "completed", NULL };
+
+typedef struct Case {
+    const char *name;
+    const char *machine;
+    const char *qemu;           /* its options; @ is the image or the socket */
+    const char *peer;           /* who serves @socket from @image, or NULL */
+} Case;
+
+typedef struct Disk {
+    const Case *c;
+    char *image;
+    VM *vm;
+    VirtioDriver *driver;
+    uint64_t header;            /* of requests, in guest RAM; then the status */
+    Peer *peer;
+    Peer *old_peer;             /* serves the VM that was migrated */
+    int sockets;
+} Disk;
+
+static char *replace(const char *text, const char *word, const char *with)
+{
+    g_auto(GStrv) parts = g_strsplit(text, word, 0);
+
+    return g_strjoinv(with, parts);
+}
+
+static char *socket_path(int n)
+{
+    return g_strdup_printf("%s/socket%d", dir, n);
+}
+
+static Peer *start_peer(Disk *disk, int n)
+{
+    g_autofree char *path = socket_path(n);
+    g_autofree char *half = replace(disk->c->peer, "@image", disk->image);
+    g_autofree char *command = replace(half, "@socket", path);
+
+    return peer_start(path, command);
+}
+
+static VM *start_vm(Disk *disk, const char *extra)
+{
+    g_autofree char *path = disk->c->peer ? socket_path(disk->sockets)
+                                          : g_strdup(disk->image);
+    g_autofree char *options = replace(disk->c->qemu, "@", path);
+
+    if (disk->c->peer) {
+        disk->peer = start_peer(disk, disk->sockets++);
+    }
+    return vm_start("-machine %s,memory-backend=ram0 -m " VM_RAM " " VM_BACKEND
+                    ",kvm-bind=on %s" IO_DEVICE " %s", disk->c->machine,
+                    options, extra);
+}
+
+static void start(Disk *disk, const Case *c)
+{
+    int fd;
+
+    *disk = (Disk) { .c = c };
+    disk->image = g_build_filename(dir, "image", NULL);
+    fd = creat(disk->image, 0600);
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(ftruncate(fd, DATA_LEN), ==, 0);
+    close(fd);
+
+    disk->vm = start_vm(disk, "");
+    vm_wait_ready(disk->vm);
+    vm_assert_bound(disk->vm, "ram0", VM_RAM_SIZE);
+    disk->driver = virtio_io_start(disk->vm, 1);
+    disk->header = virtio_alloc(disk->driver,
+                                sizeof(struct virtio_blk_outhdr) + 1);
+}
+
+static void quit(Disk *disk)
+{
+    virtio_free(disk->driver);
+    vm_quit(disk->vm);
+    if (disk->peer) {
+        peer_kill(disk->peer);
+    }
+    for (int i = 0; i < disk->sockets; i++) {
+        g_autofree char *path = socket_path(i);
+
+        unlink(path);
+    }
+    unlink(disk->image);
+    g_free(disk->image);
+}
+
+/* Start a request for REQUEST bytes */
+static void submit(Disk *disk, uint32_t type, uint64_t offset, uint64_t addr)
+{
+    struct virtio_blk_outhdr header = {
+        .type = cpu_to_le32(type),
+        .sector = cpu_to_le64(offset / SECTOR),
+    };
+    const uint64_t status = disk->header + sizeof(header);
+    const VirtioBuf request[] = {
+        { disk->header, sizeof(header) },
+        { addr, REQUEST, .fill = type == VIRTIO_BLK_T_IN },
+        { status, 1, .fill = true },
+    };
+
+    qtest_memwrite(disk->vm->qts, disk->header, &header, sizeof(header));
+    qtest_writeb(disk->vm->qts, status, 0xff);
+    virtio_submit(disk->driver, 0, request, ARRAY_SIZE(request));
+}
+
+static void finish(Disk *disk)
+{
+    virtio_wait(disk->driver, 0);
+    g_assert_cmpint(qtest_readb(disk->vm->qts, disk->header +
+                                sizeof(struct virtio_blk_outhdr)), ==,
+                    VIRTIO_BLK_S_OK);
+}
+
+/* All of DATA to the disk, or from there */
+static void transfer(Disk *disk, uint32_t type)
+{
+    for (uint64_t offset = 0; offset < DATA_LEN; offset += REQUEST) {
+        submit(disk, type, offset, DATA + offset);
+        finish(disk);
+    }
+}
+
+static void fill(Disk *disk, uint64_t seed)
+{
+    vm_do(disk->vm, "fillr %" PRIu64 " %" PRIu64 " %" PRIu64, DATA, DATA_LEN,
+          seed);
+}
+
+static void check(Disk *disk, uint64_t seed)
+{
+    vm_do(disk->vm, "checkr %" PRIu64 " %" PRIu64 " %" PRIu64, DATA, DATA_LEN,
+          seed);
+}
+
+static void check_image(Disk *disk, uint64_t seed)
+{
+    g_autofree char *content = NULL;
+    size_t len;
+
+    g_assert_true(g_file_get_contents(disk->image, &content, &len, NULL));
+    g_assert_cmpint(len, ==, DATA_LEN);
+    for (size_t i = 0; i < len; i += 8) {
+        g_assert_cmphex(ldq_le_p(content + i), ==,
+                        guest_memfd_pattern(DATA + i, seed));
+    }
+}
+
+/* From the guest to the image and back */
+static void write_and_read(Disk *disk, uint64_t seed)
+{
+    fill(disk, seed);
+    transfer(disk, VIRTIO_BLK_T_OUT);
+    check_image(disk, seed);
+    fill(disk, GARBAGE);
+    transfer(disk, VIRTIO_BLK_T_IN);
+    check(disk, seed);
+}
+
+static void wait_for_log_end(VM *vm)
+{
+    for (int i = 0; i < 1000 && vm_count_slots(vm, "ram0", "dirty-log"); i++) {
+        g_usleep(10 * 1000);
+    }
+}
+
+/* A migration that comes to nothing as long as its bandwidth is so small */
+#define CRAWL       (64 * KiB)
+
+static void start_migration(Disk *disk, VM *to, const char *uri)
+{
+    migrate_qmp(disk->vm->qts, to ? to->qts : NULL, uri, NULL, "{}");
+    while (read_ram_property_int(disk->vm->qts, "dirty-sync-count") < 1) {
+        g_usleep(10 * 1000);
+    }
+    vm_assert_hva(disk->vm, "ram0", "dirty-log");
+}
+
+static void cancel_migration(Disk *disk)
+{
+    migrate_cancel(disk->vm->qts);
+    wait_for_migration_status(disk->vm->qts, "cancelled", never_completed);
+    wait_for_log_end(disk->vm);
+    vm_assert_bound(disk->vm, "ram0", VM_RAM_SIZE);
+}
+
+static void test_io(const void *data)
+{
+    Disk disk;
+    uint64_t seed = 1;
+
+    start(&disk, data);
+    write_and_read(&disk, seed++);
+    vm_assert_bound(disk.vm, "ram0", VM_RAM_SIZE);
+    for (int i = 0; i < 3; i++) {
+        vm_start_count(disk.vm, 1, COUNT, COUNT_LEN);
+        migrate_set_parameter_int(disk.vm->qts, "max-bandwidth", CRAWL);
+        start_migration(&disk, NULL, "exec:cat > /dev/null");
+        transfer(&disk, VIRTIO_BLK_T_OUT);
+        check_image(&disk, seed - 1);
+        transfer(&disk, VIRTIO_BLK_T_IN);
+        cancel_migration(&disk);
+        vm_stop_count(disk.vm);
+        check(&disk, seed - 1);
+        write_and_read(&disk, seed++);
+    }
+    quit(&disk);
+}
+
+/*
+ * What is read from the disk arrives, although its pages were sent before: so
+ * whoever wrote it to memory has logged that
+ */
+static void test_migrate(const void *data)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", dir);
+    Disk disk;
+    VM *from, *to;
+
+    start(&disk, data);
+    from = disk.vm;
+    fill(&disk, 1);
+    transfer(&disk, VIRTIO_BLK_T_OUT);
+    fill(&disk, GARBAGE);
+
+    disk.old_peer = disk.peer;
+    to = start_vm(&disk, "-incoming defer");
+    migrate_incoming_qmp(to->qts, uri, NULL, "{}");
+    vm_do(from, "fillr %" PRIu64 " %" PRIu64 " 2", COUNT, COUNT_LEN);
+    vm_start_count(from, 1, COUNT, COUNT_LEN);
+    migrate_set_parameter_int(from->qts, "max-bandwidth", 10 * MiB);
+    start_migration(&disk, to, uri);
+
+    /* RAM is sent from its beginning: stop there when the data have gone */
+    while (read_ram_property_int(from->qts, "remaining") > COUNT_LEN) {
+        g_usleep(10 * 1000);
+    }
+    migrate_set_parameter_int(from->qts, "max-bandwidth", CRAWL);
+    transfer(&disk, VIRTIO_BLK_T_IN);
+    g_assert_cmpint(read_ram_property_int(from->qts, "dirty-sync-count"), ==,
+                    1);
+    migrate_set_parameter_int(from->qts, "downtime-limit", 60 * 1000);
+    migrate_set_parameter_int(from->qts, "max-bandwidth", 0);
+    wait_for_migration_complete(from->qts);
+    wait_for_migration_complete(to->qts);
+    qtest_qmp_eventwait(to->qts, "RESUME");
+
+    to->count = from->count;
+    vm_quit(from);
+    if (disk.old_peer) {
+        peer_kill(disk.old_peer);
+    }
+    disk.vm = to;
+    virtio_io_move(disk.driver, to);
+    vm_stop_count(to);
+    check(&disk, 1);
+    wait_for_log_end(to);
+    vm_assert_bound(to, "ram0", VM_RAM_SIZE);
+    write_and_read(&disk, 2);
+    quit(&disk);
+}
+
+/* The process dies, and another one gets the memory and the queue */
+static void restart_peer(Disk *disk, uint64_t seed)
+{
+    fill(disk, seed);
+    transfer(disk, VIRTIO_BLK_T_OUT);
+    fill(disk, GARBAGE);
+    peer_kill(disk->peer);
+    submit(disk, VIRTIO_BLK_T_IN, 0, DATA);
+    disk->peer = start_peer(disk, disk->sockets - 1);
+    finish(disk);
+    transfer(disk, VIRTIO_BLK_T_IN);
+    check(disk, seed);
+}
+
+static void test_reconnect(const void *data)
+{
+    Disk disk;
+
+    start(&disk, data);
+    for (int i = 0; i < 2; i++) {
+        restart_peer(&disk, i);
+        vm_assert_bound(disk.vm, "ram0", VM_RAM_SIZE);
+    }
+    migrate_set_parameter_int(disk.vm->qts, "max-bandwidth", CRAWL);
+    start_migration(&disk, NULL, "exec:cat > /dev/null");
+    restart_peer(&disk, 3);
+    cancel_migration(&disk);
+    restart_peer(&disk, 4);
+    quit(&disk);
+}
+
+#define BLOCKDEV(aio) \
+    "-blockdev file,node-name=disk,filename=@,cache.direct=on,aio=" aio
+#define VHOST_USER_BLK \
+    "-chardev socket,id=peer,path=@,reconnect-ms=100" \
+    " -device vhost-user-blk-pci,num-queues=1,chardev=peer"
+
+static const Case cases[] = {
+    { "aio-threads", "pc", BLOCKDEV("threads")
+      " -device virtio-blk-pci,drive=disk" },
+    { "aio-native", "q35", BLOCKDEV("native")
+      " -device virtio-blk-pci,drive=disk" },
+    { "aio-io-uring", "pc", BLOCKDEV("io_uring")
+      " -device virtio-blk-pci,drive=disk" },
+    { "iothread", "q35", BLOCKDEV("native") " -object iothread,id=thread0"
+      " -device virtio-blk-pci,drive=disk,iothread=thread0" },
+    { "storage-daemon", "q35", VHOST_USER_BLK,
+      "storage-daemon/qemu-storage-daemon --blockdev file,node-name=disk,"
+      "filename=@image,cache.direct=on,aio=native,locking=off"
+      " --export vhost-user-blk,id=disk,node-name=disk,writable=on,"
+      "addr.type=unix,addr.path=@socket" },
+    { "vhost-user-blk", "pc", VHOST_USER_BLK,
+      "contrib/vhost-user-blk/vhost-user-blk -s @socket -b @image" },
+};
+
+static void add(const char *name, const Case *c, GTestDataFunc test)
+{
+    g_autofree char *path = g_strdup_printf("/guest-memfd/disk/%s/%s", c->name,
+                                            name);
+
+    qtest_add_data_func(path, c, test);
+}
+
+int main(int argc, char **argv)
+{
+    int result;
+
+    if (!vm_test_init(&argc, &argv)) {
+        return 0;
+    }
+    /* Here, for a tmpfs may not know O_DIRECT */
+    dir = g_strdup("guest-memfd-disk-XXXXXX");
+    g_assert_nonnull(g_mkdtemp(dir));
+    for (int i = 0; i < ARRAY_SIZE(cases); i++) {
+        add("io", &cases[i], test_io);
+        add("migrate", &cases[i], test_migrate);
+        if (cases[i].peer) {
+            add("reconnect", &cases[i], test_reconnect);
+        }
+    }
+    result = g_test_run();
+    rmdir(dir);
+    return result;
+}

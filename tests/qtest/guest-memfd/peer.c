@@ -1,0 +1,87 @@
+/*
+ * Programs that a VM shares its memory with
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sys/prctl.h>
+#include "peer.h"
+
+#define LISTEN_TIMEOUT_S    60
+
+struct Peer {
+    GPid pid;
+    int in;                     /* what it reads */
+    FILE *out;                  /* what it writes */
+};
+
+static void die_with_parent(gpointer data)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+/* A socket's file appears before the program listens: ask the kernel */
+static bool listens(const char *socket)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+
+    g_assert_true(g_file_get_contents("/proc/net/unix", &text, NULL, NULL));
+    lines = g_strsplit(text, "\n", 0);
+    for (char **line = lines; *line; line++) {
+        if (strstr(*line, " 00010000 ") && g_str_has_suffix(*line, socket)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+Peer *peer_start(const char *socket, const char *command)
+{
+    int64_t end = g_get_monotonic_time() + LISTEN_TIMEOUT_S * G_USEC_PER_SEC;
+    g_auto(GStrv) argv = NULL;
+    Peer *peer = g_new0(Peer, 1);
+    g_autoptr(GError) error = NULL;
+    int out;
+
+    g_test_message("starting %s", command);
+    unlink(socket);
+    g_assert_true(g_shell_parse_argv(command, NULL, &argv, &error));
+    g_spawn_async_with_pipes(NULL, argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD |
+                             G_SPAWN_SEARCH_PATH, die_with_parent, NULL,
+                             &peer->pid, &peer->in, &out, NULL, &error);
+    g_assert_no_error(error);
+    peer->out = fdopen(out, "r");
+    while (!listens(socket)) {
+        g_assert_cmpint(waitpid(peer->pid, NULL, WNOHANG), ==, 0);
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(10 * 1000);
+    }
+    return peer;
+}
+
+char *peer_ask(Peer *peer, const char *fmt, ...)
+{
+    g_autofree char *line = NULL;
+    char *answer = NULL;
+    size_t size = 0;
+    va_list ap;
+
+    va_start(ap, fmt);
+    line = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    g_assert_cmpint(dprintf(peer->in, "%s\n", line), >, 0);
+    g_assert_cmpint(getline(&answer, &size, peer->out), >, 0);
+    g_strchomp(answer);
+    return answer;
+}
+
+void peer_kill(Peer *peer)
+{
+    kill(peer->pid, SIGKILL);
+    g_assert_cmpint(waitpid(peer->pid, NULL, 0), ==, peer->pid);
+    close(peer->in);
+    fclose(peer->out);
+    g_free(peer);
+}
