@@ -15,6 +15,7 @@
 #include "qemu/units.h"
 #include "standard-headers/linux/virtio_blk.h"
 #include "../guest-memfd/pattern.h"
+#include "guest-memfd/crawl.h"
 #include "guest-memfd/peer.h"
 #include "guest-memfd/virtio.h"
 #include "guest-memfd/vm.h"
@@ -32,7 +33,6 @@
 #define GARBAGE     999
 
 static char *dir;
-static const char *never_completed[] = { "completed", NULL };
 
 typedef struct Case {
     const char *name;
@@ -100,7 +100,6 @@ static void start(Disk *disk, const Case *c)
 
     disk->vm = start_vm(disk, "");
     vm_wait_ready(disk->vm);
-    vm_assert_bound(disk->vm, "ram0", VM_RAM_SIZE);
     disk->driver = virtio_io_start(disk->vm, 1);
     disk->header = virtio_alloc(disk->driver,
                                 sizeof(struct virtio_blk_outhdr) + 1);
@@ -194,33 +193,6 @@ static void write_and_read(Disk *disk, uint64_t seed)
     check(disk, seed);
 }
 
-static void wait_for_log_end(VM *vm)
-{
-    for (int i = 0; i < 1000 && vm_count_slots(vm, "ram0", "dirty-log"); i++) {
-        g_usleep(10 * 1000);
-    }
-}
-
-/* A migration that comes to nothing as long as its bandwidth is so small */
-#define CRAWL       (64 * KiB)
-
-static void start_migration(Disk *disk, VM *to, const char *uri)
-{
-    migrate_qmp(disk->vm->qts, to ? to->qts : NULL, uri, NULL, "{}");
-    while (read_ram_property_int(disk->vm->qts, "dirty-sync-count") < 1) {
-        g_usleep(10 * 1000);
-    }
-    vm_assert_hva(disk->vm, "ram0", "dirty-log");
-}
-
-static void cancel_migration(Disk *disk)
-{
-    migrate_cancel(disk->vm->qts);
-    wait_for_migration_status(disk->vm->qts, "cancelled", never_completed);
-    wait_for_log_end(disk->vm);
-    vm_assert_bound(disk->vm, "ram0", VM_RAM_SIZE);
-}
-
 static void test_io(const void *data)
 {
     Disk disk;
@@ -228,15 +200,13 @@ static void test_io(const void *data)
 
     start(&disk, data);
     write_and_read(&disk, seed++);
-    vm_assert_bound(disk.vm, "ram0", VM_RAM_SIZE);
     for (int i = 0; i < 3; i++) {
         vm_start_count(disk.vm, 1, COUNT, COUNT_LEN);
-        migrate_set_parameter_int(disk.vm->qts, "max-bandwidth", CRAWL);
-        start_migration(&disk, NULL, "exec:cat > /dev/null");
+        crawl_start(disk.vm);
         transfer(&disk, VIRTIO_BLK_T_OUT);
         check_image(&disk, seed - 1);
         transfer(&disk, VIRTIO_BLK_T_IN);
-        cancel_migration(&disk);
+        crawl_cancel(disk.vm);
         vm_stop_count(disk.vm);
         check(&disk, seed - 1);
         write_and_read(&disk, seed++);
@@ -266,16 +236,18 @@ static void test_migrate(const void *data)
     vm_do(from, "fillr %" PRIu64 " %" PRIu64 " 2", COUNT, COUNT_LEN);
     vm_start_count(from, 1, COUNT, COUNT_LEN);
     migrate_set_parameter_int(from->qts, "max-bandwidth", 10 * MiB);
-    start_migration(&disk, to, uri);
+    migrate_qmp(from->qts, to->qts, uri, NULL, "{}");
 
     /* RAM is sent from its beginning: stop there when the data have gone */
-    while (read_ram_property_int(from->qts, "remaining") > COUNT_LEN) {
+    while (read_ram_property_int(from->qts, "dirty-sync-count") < 1 ||
+           read_ram_property_int(from->qts, "remaining") > COUNT_LEN) {
         g_usleep(10 * 1000);
     }
-    migrate_set_parameter_int(from->qts, "max-bandwidth", CRAWL);
+    migrate_set_parameter_int(from->qts, "max-bandwidth", CRAWL_BANDWIDTH);
     transfer(&disk, VIRTIO_BLK_T_IN);
     g_assert_cmpint(read_ram_property_int(from->qts, "dirty-sync-count"), ==,
                     1);
+    vm_assert_hva(from, "ram0", "dirty-log");
     migrate_set_parameter_int(from->qts, "downtime-limit", 60 * 1000);
     migrate_set_parameter_int(from->qts, "max-bandwidth", 0);
     wait_for_migration_complete(from->qts);
@@ -291,8 +263,7 @@ static void test_migrate(const void *data)
     virtio_io_move(disk.driver, to);
     vm_stop_count(to);
     check(&disk, 1);
-    wait_for_log_end(to);
-    vm_assert_bound(to, "ram0", VM_RAM_SIZE);
+    crawl_wait_bound(to);
     write_and_read(&disk, 2);
     quit(&disk);
 }
@@ -320,10 +291,9 @@ static void test_reconnect(const void *data)
         restart_peer(&disk, i);
         vm_assert_bound(disk.vm, "ram0", VM_RAM_SIZE);
     }
-    migrate_set_parameter_int(disk.vm->qts, "max-bandwidth", CRAWL);
-    start_migration(&disk, NULL, "exec:cat > /dev/null");
+    crawl_start(disk.vm);
     restart_peer(&disk, 3);
-    cancel_migration(&disk);
+    crawl_cancel(disk.vm);
     restart_peer(&disk, 4);
     quit(&disk);
 }
