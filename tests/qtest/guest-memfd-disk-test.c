@@ -37,8 +37,8 @@ static char *dir;
 typedef struct Case {
     const char *name;
     const char *machine;
-    const char *qemu;           /* its options; @ is the image or the socket */
-    const char *peer;           /* who serves @socket from @image, or NULL */
+    const char *qemu;           /* its options; %s is the image or the socket */
+    const char *peer;           /* who serves the image there, or NULL */
 } Case;
 
 typedef struct Disk {
@@ -52,13 +52,6 @@ typedef struct Disk {
     int sockets;
 } Disk;
 
-static char *replace(const char *text, const char *word, const char *with)
-{
-    g_auto(GStrv) parts = g_strsplit(text, word, 0);
-
-    return g_strjoinv(with, parts);
-}
-
 static char *socket_path(int n)
 {
     return g_strdup_printf("%s/socket%d", dir, n);
@@ -67,24 +60,22 @@ static char *socket_path(int n)
 static Peer *start_peer(Disk *disk, int n)
 {
     g_autofree char *path = socket_path(n);
-    g_autofree char *half = replace(disk->c->peer, "@image", disk->image);
-    g_autofree char *command = replace(half, "@socket", path);
 
-    return peer_start(path, command);
+    return peer_start(disk->c->peer, path, disk->image);
 }
 
 static VM *start_vm(Disk *disk, const char *extra)
 {
     g_autofree char *path = disk->c->peer ? socket_path(disk->sockets)
                                           : g_strdup(disk->image);
-    g_autofree char *options = replace(disk->c->qemu, "@", path);
+    g_auto(GStrv) options = g_strsplit(disk->c->qemu, "%s", 2);
 
     if (disk->c->peer) {
         disk->peer = start_peer(disk, disk->sockets++);
     }
     return vm_start("-machine %s,memory-backend=ram0 -m " VM_RAM " " VM_BACKEND
-                    ",kvm-bind=on %s" IO_DEVICE " %s", disk->c->machine,
-                    options, extra);
+                    ",kvm-bind=on %s%s%s" IO_DEVICE " %s", disk->c->machine,
+                    options[0], path, options[1], extra);
 }
 
 static void start(Disk *disk, const Case *c)
@@ -299,9 +290,9 @@ static void test_reconnect(const void *data)
 }
 
 #define BLOCKDEV(aio) \
-    "-blockdev file,node-name=disk,filename=@,cache.direct=on,aio=" aio
+    "-blockdev file,node-name=disk,filename=%s,cache.direct=on,aio=" aio
 #define VHOST_USER_BLK \
-    "-chardev socket,id=peer,path=@,reconnect-ms=100" \
+    "-chardev socket,id=peer,path=%s,reconnect-ms=100" \
     " -device vhost-user-blk-pci,num-queues=1,chardev=peer"
 
 static const Case cases[] = {
@@ -315,11 +306,11 @@ static const Case cases[] = {
       " -device virtio-blk-pci,drive=disk,iothread=thread0" },
     { "storage-daemon", "q35", VHOST_USER_BLK,
       "storage-daemon/qemu-storage-daemon --blockdev file,node-name=disk,"
-      "filename=@image,cache.direct=on,aio=native,locking=off"
+      "filename=@share,cache.direct=on,aio=native,locking=off"
       " --export vhost-user-blk,id=disk,node-name=disk,writable=on,"
       "addr.type=unix,addr.path=@socket" },
     { "vhost-user-blk", "pc", VHOST_USER_BLK,
-      "contrib/vhost-user-blk/vhost-user-blk -s @socket -b @image" },
+      "contrib/vhost-user-blk/vhost-user-blk -s @socket -b @share" },
 };
 
 static void add(const char *name, const Case *c, GTestDataFunc test)

@@ -49,11 +49,11 @@ static void test_example(const void *data)
 {
     g_autofree char *path = g_strdup_printf("%s/socket", dir);
     g_autofree char *command = g_strdup_printf("%s tests/qtest/guest-memfd/"
-                                               "guest-memory-peer %s",
-                                               getenv("PYTHON"), path);
+                                               "guest-memory-peer @socket",
+                                               getenv("PYTHON"));
     g_autofree char *before = NULL, *after = NULL, *nothing = NULL;
     g_autoptr(QDict) error = NULL;
-    Peer *peer = peer_start(path, command);
+    Peer *peer = peer_start(command, path, "");
     VirtioDriver *driver;
     VM *vm;
 

@@ -37,9 +37,18 @@ static bool listens(const char *socket)
     return false;
 }
 
-Peer *peer_start(const char *socket, const char *command)
+static char *replace(const char *text, const char *word, const char *with)
+{
+    g_auto(GStrv) parts = g_strsplit(text, word, 0);
+
+    return g_strjoinv(with, parts);
+}
+
+Peer *peer_start(const char *template, const char *socket, const char *share)
 {
     int64_t end = g_get_monotonic_time() + LISTEN_TIMEOUT_S * G_USEC_PER_SEC;
+    g_autofree char *half = replace(template, "@socket", socket);
+    g_autofree char *command = replace(half, "@share", share);
     g_auto(GStrv) argv = NULL;
     Peer *peer = g_new0(Peer, 1);
     g_autoptr(GError) error = NULL;
