@@ -235,6 +235,16 @@ if ARCH == 'x86_64':
             lines = [line for line in log.splitlines() if 'alias' in line]
             check(any('0xfeda0000' in line for line in lines), 'no alias at 0xfeda0000:', log)
 
+    @case('vhost/net')
+    def vhost_net():
+        """The host's kernel reads and writes packets in bound RAM."""
+        test = subprocess.run(['tests/qtest/guest-memfd-net-test', '--tap', '-p',
+                               '/x86_64/guest-memfd/net/vhost'], text=True, timeout=400,
+                              env=dict(os.environ, QTEST_QEMU_BINARY=QEMU),
+                              stdout=subprocess.PIPE, check=False)
+        print(test.stdout, file=sys.stderr)
+        check(test.returncode == 0 and '\nok 1 ' in test.stdout, test.stdout)
+
 
 def finish_migration(vm, wanted='completed'):
     while (status := vm.cmd('query-migrate')['status']) != wanted:

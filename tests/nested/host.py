@@ -29,7 +29,8 @@ EMULATED = {
     'x86_64': {
         'machine': ['-machine', 'q35', '-cpu', 'qemu64,+svm,+npt'],
         'console': 'ttyS0', 'tty': 'ttyS1',
-        'modules': ['irqbypass', 'kvm', 'kvm-amd'],
+        'modules': ['irqbypass', 'kvm', 'kvm-amd',
+                    'tun', 'tap', 'vhost_iotlb', 'vhost', 'vhost_net'],
     },
     'aarch64': {
         'machine': ['-machine', 'virt,virtualization=on,gic-version=3', '-cpu', 'cortex-a76'],

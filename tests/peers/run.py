@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run a test of QEMU's build with a program of Debian's at the other end of its socket.
+"""Run a test of QEMU's build with another program at the other end of its socket.
 
 usage: run.py BUILD PEER
-PEER is a section of the file peers beside this one. The program's packages are unpacked
-below BUILD/nested, with their own libraries: nothing is installed.
+PEER is a section of the file peers beside this one. Debian's packages are unpacked below
+BUILD/nested, with their own libraries: nothing is installed.
 """
 
 import configparser
@@ -15,14 +15,28 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SCRIPTS = HERE.parents[1] / 'scripts'
+REPOSITORY = HERE.parents[1]
+SCRIPTS = REPOSITORY / 'scripts'
 sys.path.append(str(SCRIPTS))
 from debs import Archive  # noqa: E402 pylint: disable=wrong-import-position
 
 
-def command(root, line):
-    """The program with the loader and the libraries of its own system."""
-    program, *args = line.split()
+def unpacked(build, peer):
+    """The root of the peer's packages."""
+    (build / 'nested').mkdir(exist_ok=True)
+    with open(build / 'nested/lock', 'w', encoding='ascii') as lock:
+        # Tests share APT's lists, and Meson starts several at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return Archive(build, peer['suite'], os.uname().machine).unpack(
+            build / 'nested' / f'peer-{peer.name}', *peer['packages'].split())
+
+
+def command(build, peer):
+    program, *args = peer['command'].split()
+    if 'suite' not in peer:
+        return shlex.join([str(REPOSITORY / program), *args])
+    # A program of another Debian needs the loader and the libraries of that one
+    root = unpacked(build, peer)
     loader = next(root.glob('**/ld-linux-*.so.*'))
     libraries = ':'.join(str(d) for d in root.glob('**/*-linux-gnu') if d.is_dir())
     return shlex.join([str(loader), '--library-path', libraries, str(root / program), *args])
@@ -38,13 +52,7 @@ def main():
         sys.exit(f'error: no peer {sys.argv[2]}; there are: {", ".join(peers.sections())}')
     peer = peers[sys.argv[2]]
 
-    (build / 'nested').mkdir(exist_ok=True)
-    with open(build / 'nested/lock', 'w', encoding='ascii') as lock:
-        # Tests share APT's lists, and Meson starts several at once
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        root = Archive(build, peer['suite'], os.uname().machine).unpack(
-            build / 'nested' / f'peer-{peer.name}', *peer['packages'].split())
-    os.environ['GUEST_MEMFD_PEER'] = command(root, peer['command'])
+    os.environ['GUEST_MEMFD_PEER'] = command(build, peer)
     os.execv(sys.executable, [sys.executable, str(SCRIPTS / 'qemu-test.py'), str(build / 'qemu'),
                               f'qtest-{os.uname().machine}/{peer["test"]}'])
 

@@ -294,7 +294,7 @@ static void test_net(Net *net, const char *host, const char *machine,
                          sizeof(address)), ==, 0);
     net->vm = vm_start("-machine %s,memory-backend=ram0 -m " VM_RAM " "
                        VM_BACKEND ",kvm-bind=on %s,id=net0"
-                       " -device virtio-net-pci,netdev=net0" IO_DEVICE,
+                       " -device virtio-net-pci,netdev=net0,romfile=" IO_DEVICE,
                        machine, netdev);
     vm_wait_ready(net->vm);
     net->driver = virtio_io_start(net->vm, QUEUES);
@@ -362,7 +362,7 @@ static void test_peer(void)
     g_autofree char *netdev = g_strdup_printf("-chardev socket,id=peer,path=%s"
                                               " -netdev vhost-user,"
                                               "chardev=peer", path);
-    Peer *peer = peer_start(getenv(PEER_COMMAND), path, "");
+    Peer *peer = peer_start(peer_command(), path, "");
     Net net = {};
 
     test_net(&net, "127.0.0.1", "q35", netdev);
@@ -394,7 +394,7 @@ int main(int argc, char **argv)
         return 0;
     }
     isolated = isolate();
-    if (getenv(PEER_COMMAND)) {
+    if (peer_command()) {
         qtest_add_func("/guest-memfd/net/peer", test_peer);
         return g_test_run();
     }

@@ -1,5 +1,5 @@
 /*
- * guest_memfd RAM that processes outside QEMU have mapped
+ * guest_memfd RAM that contrib/guest-memfd/guest-memory-peer has mapped
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -48,12 +48,9 @@ static void exchange(VM *vm, Peer *peer, uint64_t start)
 static void test_example(const void *data)
 {
     g_autofree char *path = g_strdup_printf("%s/socket", dir);
-    g_autofree char *command = g_strdup_printf("%s tests/qtest/guest-memfd/"
-                                               "guest-memory-peer @socket",
-                                               getenv("PYTHON"));
     g_autofree char *before = NULL, *after = NULL, *nothing = NULL;
     g_autoptr(QDict) error = NULL;
-    Peer *peer = peer_start(command, path, "");
+    Peer *peer = peer_start(peer_command(), path, "");
     VirtioDriver *driver;
     VM *vm;
 
@@ -103,7 +100,7 @@ int main(int argc, char **argv)
 {
     int result;
 
-    if (!vm_test_init(&argc, &argv)) {
+    if (!peer_test_init(&argc, &argv)) {
         return 0;
     }
     dir = g_dir_make_tmp("guest-memfd-share-XXXXXX", NULL);

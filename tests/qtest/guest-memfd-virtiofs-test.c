@@ -165,7 +165,7 @@ static void start(Fs *fs)
     path = g_build_filename(fs->dir, FILE_NAME, NULL);
     g_assert_true(g_file_set_contents(path, "", 0, NULL));
     fs->socket = g_strdup_printf("%s.socket", fs->dir);
-    fs->peer = peer_start(getenv(PEER_COMMAND), fs->socket, fs->dir);
+    fs->peer = peer_start(peer_command(), fs->socket, fs->dir);
     fs->vm = vm_start("-machine q35,memory-backend=ram0 -m " VM_RAM " "
                       VM_BACKEND ",kvm-bind=on -chardev socket,id=peer,path=%s"
                       " -device vhost-user-fs-pci,chardev=peer,tag=share"
@@ -203,11 +203,7 @@ static void test_io(void)
 
 int main(int argc, char **argv)
 {
-    if (!vm_test_init(&argc, &argv)) {
-        return 0;
-    }
-    if (!getenv(PEER_COMMAND)) {
-        printf("1..0 # SKIP " PEER_COMMAND " does not name a virtiofsd\n");
+    if (!peer_test_init(&argc, &argv)) {
         return 0;
     }
     qtest_add_func("/guest-memfd/virtiofs/io", test_io);

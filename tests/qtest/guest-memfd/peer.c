@@ -7,6 +7,9 @@
 #include "qemu/osdep.h"
 #include <sys/prctl.h>
 #include "peer.h"
+#include "vm.h"
+
+#define PEER_COMMAND "GUEST_MEMFD_PEER"
 
 #define LISTEN_TIMEOUT_S    60
 
@@ -15,6 +18,23 @@ struct Peer {
     int in;                     /* what it reads */
     FILE *out;                  /* what it writes */
 };
+
+const char *peer_command(void)
+{
+    return getenv(PEER_COMMAND);
+}
+
+bool peer_test_init(int *argc, char ***argv)
+{
+    if (!vm_test_init(argc, argv)) {
+        return false;
+    }
+    if (!peer_command()) {
+        printf("1..0 # SKIP " PEER_COMMAND " names no program\n");
+        return false;
+    }
+    return true;
+}
 
 static void die_with_parent(gpointer data)
 {

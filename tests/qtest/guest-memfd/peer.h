@@ -7,10 +7,16 @@
 #ifndef TESTS_GUEST_MEMFD_PEER_H
 #define TESTS_GUEST_MEMFD_PEER_H
 
-/* The command for a program that is not QEMU's; not set in an ordinary run */
-#define PEER_COMMAND "GUEST_MEMFD_PEER"
-
 typedef struct Peer Peer;
+
+/*
+ * The command for a program that does not come with QEMU, from the environment
+ * (tests/peers); NULL in an ordinary run
+ */
+const char *peer_command(void);
+
+/* As vm_test_init(), for a test program that needs such a program */
+bool peer_test_init(int *argc, char ***argv);
 
 /*
  * Start a program with the words of @command, where @socket and @share stand
