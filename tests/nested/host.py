@@ -109,8 +109,8 @@ class Host:
         for name, value in variables.items():
             append += f' {name}="{value}"'
         return [self.build / f'bin/qemu-system-{self.arch}', *self.emulated['machine'],
-                *self.options, '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2G', '-display', 'none',
-                '-nodefaults', '-no-reboot', '-kernel', self.kernel.image,
+                *self.options, '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2G',
+                '-display', 'none', '-nodefaults', '-no-reboot', '-kernel', self.kernel.image,
                 '-initrd', self.initrd, '-append', append, *args]
 
     def console(self):
