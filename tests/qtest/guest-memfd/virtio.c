@@ -34,7 +34,7 @@ struct VirtioDriver {
 
 static QPCIBus *bus_new(QTestState *qts, QGuestAllocator *alloc)
 {
-#ifdef __aarch64__
+#ifdef HOST_AARCH64
     QGenericPCIBus *generic = g_new0(QGenericPCIBus, 1);
 
     qpci_init_generic(generic, qts, alloc, false);
@@ -46,7 +46,7 @@ static QPCIBus *bus_new(QTestState *qts, QGuestAllocator *alloc)
 
 static void bus_free(QPCIBus *bus)
 {
-#ifdef __aarch64__
+#ifdef HOST_AARCH64
     g_free(container_of(bus, QGenericPCIBus, bus));
 #else
     qpci_free_pc(bus);

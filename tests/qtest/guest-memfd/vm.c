@@ -16,7 +16,7 @@
 #define ANSWER_TIMEOUT_MS 120000
 
 /* The controller of DIMMs: an I/O port, or memory */
-#ifdef __aarch64__
+#ifdef HOST_AARCH64
 #define DIMM_OUT(size)      qtest_write##size
 #define DIMM_CONTROLLER     0x9070000
 #else
@@ -28,7 +28,7 @@
 #define DIMM_EJECT          8
 
 const VMKind vm_kinds[] = {
-#ifdef __aarch64__
+#ifdef HOST_AARCH64
     { "virt", "virt", 1 }, { "virt-smp", "virt", 4 },
 #else
     { "pc", "pc", 1 }, { "q35", "q35", 4 },
@@ -282,7 +282,7 @@ int vm_count_slots(VM *vm, const char *id, const char *state)
  */
 static uint64_t hidden_bytes(QDict *info)
 {
-#ifndef __aarch64__
+#ifndef HOST_AARCH64
     QListEntry *entry;
 
     QLIST_FOREACH_ENTRY(qdict_get_qlist(info, "slots"), entry) {

@@ -19,7 +19,7 @@ typedef struct VM {
 } VM;
 
 /* What architectures differ in; under KVM, the guest's is the host's */
-#ifdef __aarch64__
+#ifdef HOST_AARCH64
 #define VM_CPU              "host"
 #define VM_TYPE             "virt"          /* where one machine will do */
 #define VM_RAM_START        (1 * GiB)
