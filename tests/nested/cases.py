@@ -317,7 +317,7 @@ def kernel_bug_on():
 
 @case('mte/refused')
 def memory_tags():
-    """KVM has tags for other RAM; some kernels would take guest_memfd, too, and lose them."""
+    """KVM has tags for other RAM, but then no memslot at all for guest_memfd's: we say so."""
     machine = f'{DEFAULT},mte=on'
     for bind in 'auto', 'on', 'off':
         said = run_to_failure('-object', f'{BACKEND},kvm-bind={bind}',
