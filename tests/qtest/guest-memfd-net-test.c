@@ -302,7 +302,7 @@ static void test_net(Net *net, const char *host, const char *machine,
 
     send_and_receive(net, 1);
     vm_assert_bound(net->vm, "ram0", VM_RAM_SIZE);
-    crawl_start(net->vm);
+    crawl_start(net->vm, DATA + DATA_LEN);
     send_and_receive(net, 2);
     crawl_cancel(net->vm);
     send_and_receive(net, 3);

@@ -185,7 +185,7 @@ static void test_io(void)
     open_file(&fs);
     write_and_read(&fs, 1);
     vm_assert_bound(fs.vm, "ram0", VM_RAM_SIZE);
-    crawl_start(fs.vm);
+    crawl_start(fs.vm, DATA + DATA_LEN);
     write_and_read(&fs, 2);
     crawl_cancel(fs.vm);
     write_and_read(&fs, 3);

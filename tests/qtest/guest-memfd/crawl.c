@@ -12,8 +12,13 @@
 
 static const char *never_completed[] = { "completed", NULL };
 
-void crawl_start(VM *vm)
+void crawl_start(VM *vm, uint64_t start)
 {
+    uint64_t size = vm_info_number(vm, "ram0", "size");
+
+    /* Enough for however slow this machine is */
+    g_assert_cmpint(size - start, >, 15 * 60 * CRAWL_BANDWIDTH);
+    qtest_memset(vm->qts, start, 1, size - start);
     crawl_wait_bound(vm);
     migrate_set_parameter_int(vm->qts, "max-bandwidth", CRAWL_BANDWIDTH);
     migrate_qmp(vm->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
@@ -25,6 +30,7 @@ void crawl_start(VM *vm)
 
 void crawl_cancel(VM *vm)
 {
+    g_assert_cmpint(read_ram_property_int(vm->qts, "dirty-sync-count"), ==, 1);
     vm_assert_hva(vm, "ram0", "dirty-log");
     migrate_cancel(vm->qts);
     wait_for_migration_status(vm->qts, "cancelled", never_completed);

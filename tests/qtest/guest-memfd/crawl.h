@@ -9,14 +9,15 @@
 
 #include "vm.h"
 
-/* Bytes a second: much less than it takes to come to an end */
+/* Bytes a second */
 #define CRAWL_BANDWIDTH (64 * KiB)
 
 /*
- * Start it, and have it cancelled.  These check "ram0", all of whose memslots
- * are bound before and after, and none in between.
+ * Start it, with something in the RAM from @start on (pages of zeroes would be
+ * sent in no time), and have it cancelled.  These check "ram0", all of whose
+ * memslots are bound before and after, and none in between.
  */
-void crawl_start(VM *vm);
+void crawl_start(VM *vm, uint64_t start);
 void crawl_cancel(VM *vm);
 
 /* Wait until nothing is logged any more, soon after the end of a migration */
