@@ -103,12 +103,6 @@ static void quit(Disk *disk)
     if (disk->peer) {
         peer_kill(disk->peer);
     }
-    for (int i = 0; i < disk->sockets; i++) {
-        g_autofree char *path = socket_path(i);
-
-        unlink(path);
-    }
-    unlink(disk->image);
     g_free(disk->image);
 }
 
@@ -341,6 +335,6 @@ int main(int argc, char **argv)
         }
     }
     result = g_test_run();
-    rmdir(dir);
+    peer_remove_dir(dir);
     return result;
 }

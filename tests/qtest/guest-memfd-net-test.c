@@ -380,8 +380,7 @@ static void test_peer(void)
 
     test_net(&net, "127.0.0.1", "q35", netdev, true);
     peer_kill(peer);
-    unlink(path);
-    rmdir(dir);
+    peer_remove_dir(dir);
 }
 
 /* A network namespace of our own; false if we may not have one */

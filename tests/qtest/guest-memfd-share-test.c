@@ -93,7 +93,6 @@ static void test_example(const void *data)
     virtio_free(driver);
     vm_quit(vm);
     peer_kill(peer);
-    unlink(path);
 }
 
 int main(int argc, char **argv)
@@ -107,6 +106,6 @@ int main(int argc, char **argv)
     qtest_add_data_func("/guest-memfd/share/example/pc", "pc", test_example);
     qtest_add_data_func("/guest-memfd/share/example/q35", "q35", test_example);
     result = g_test_run();
-    rmdir(dir);
+    peer_remove_dir(dir);
     return result;
 }

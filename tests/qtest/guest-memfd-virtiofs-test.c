@@ -29,8 +29,8 @@
 enum { HIGH_PRIORITY, REQUESTS, QUEUES };
 
 typedef struct Fs {
-    char *dir;                  /* shared with the guest */
-    char *socket;
+    char *dir;
+    char *share;                /* in it, shared with the guest */
     Peer *peer;
     VM *vm;
     VirtioDriver *driver;
@@ -139,7 +139,7 @@ static void fill(Fs *fs, uint64_t seed)
 /* From the guest to the file and back */
 static void write_and_read(Fs *fs, uint64_t seed)
 {
-    g_autofree char *path = g_build_filename(fs->dir, FILE_NAME, NULL);
+    g_autofree char *path = g_build_filename(fs->share, FILE_NAME, NULL);
     g_autofree char *content = NULL;
     size_t len;
 
@@ -159,17 +159,19 @@ static void write_and_read(Fs *fs, uint64_t seed)
 
 static void start(Fs *fs)
 {
-    g_autofree char *path = NULL;
+    g_autofree char *path = NULL, *socket = NULL;
 
     *fs = (Fs) { .dir = g_dir_make_tmp("guest-memfd-fs-XXXXXX", NULL) };
-    path = g_build_filename(fs->dir, FILE_NAME, NULL);
+    fs->share = g_build_filename(fs->dir, "share", NULL);
+    g_assert_cmpint(mkdir(fs->share, 0700), ==, 0);
+    path = g_build_filename(fs->share, FILE_NAME, NULL);
     g_assert_true(g_file_set_contents(path, "", 0, NULL));
-    fs->socket = g_strdup_printf("%s.socket", fs->dir);
-    fs->peer = peer_start(peer_command(), fs->socket, fs->dir);
+    socket = g_build_filename(fs->dir, "socket", NULL);
+    fs->peer = peer_start(peer_command(), socket, fs->share);
     fs->vm = vm_start("-machine q35,memory-backend=ram0 -m " VM_RAM " "
                       VM_BACKEND ",kvm-bind=on -chardev socket,id=peer,path=%s"
                       " -device vhost-user-fs-pci,chardev=peer,tag=share"
-                      IO_DEVICE, fs->socket);
+                      IO_DEVICE, socket);
     vm_wait_ready(fs->vm);
     fs->driver = virtio_io_start(fs->vm, QUEUES);
     fs->in = virtio_alloc(fs->driver, HEADER_LEN);
@@ -178,7 +180,6 @@ static void start(Fs *fs)
 
 static void test_io(void)
 {
-    g_autofree char *path = NULL;
     Fs fs;
 
     start(&fs);
@@ -193,11 +194,9 @@ static void test_io(void)
     virtio_free(fs.driver);
     vm_quit(fs.vm);
     peer_kill(fs.peer);
-    path = g_build_filename(fs.dir, FILE_NAME, NULL);
-    unlink(path);
-    unlink(fs.socket);
-    rmdir(fs.dir);
-    g_free(fs.socket);
+    peer_remove_dir(fs.share);
+    peer_remove_dir(fs.dir);
+    g_free(fs.share);
     g_free(fs.dir);
 }
 

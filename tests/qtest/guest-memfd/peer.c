@@ -114,3 +114,17 @@ void peer_kill(Peer *peer)
     fclose(peer->out);
     g_free(peer);
 }
+
+void peer_remove_dir(const char *path)
+{
+    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    const char *name;
+
+    g_assert(dir);
+    while ((name = g_dir_read_name(dir))) {
+        g_autofree char *file = g_build_filename(path, name, NULL);
+
+        unlink(file);
+    }
+    g_assert_cmpint(rmdir(path), ==, 0);
+}

@@ -29,4 +29,7 @@ char *peer_ask(Peer *peer, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* No chance to say goodbye */
 void peer_kill(Peer *peer);
 
+/* Remove a directory, with what such programs leave in it */
+void peer_remove_dir(const char *path);
+
 #endif
