@@ -6,9 +6,41 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "exec/ramblock.h"
 #include "hw/boards.h"
 #include "system/guest-memfd.h"
 #include "system/hostmem.h"
+#include "system/numa.h"
+#include "system/system.h"
+
+static void warn_if_other(HostMemoryBackend *backend)
+{
+    if (!backend || backend->mr.ram_block->gmem ||
+        backend->gmem.enable == ON_OFF_AUTO_OFF) {
+        return;
+    }
+    warn_report("memory backend '%s' is no guest_memfd, despite -machine"
+                " guest-memfd=on: that is for memory-backend-memfd with"
+                " share=on and without huge pages",
+                object_get_canonical_path_component(OBJECT(backend)));
+}
+
+/* Management software may bring backends of another type, unasked. */
+static void warn_of_other_memory(Notifier *notifier, void *data)
+{
+    MachineState *ms = MACHINE(qdev_get_machine());
+
+    if (!ms->guest_memfd) {
+        return;
+    }
+    warn_if_other(ms->memdev);
+    for (int i = 0; ms->numa_state && i < ms->numa_state->num_nodes; i++) {
+        warn_if_other(ms->numa_state->nodes[i].node_memdev);
+    }
+}
+
+static Notifier machine_done = { .notify = warn_of_other_memory };
 
 static bool machine_get_guest_memfd(Object *obj, Error **errp)
 {
@@ -18,6 +50,9 @@ static bool machine_get_guest_memfd(Object *obj, Error **errp)
 static void machine_set_guest_memfd(Object *obj, bool value, Error **errp)
 {
     MACHINE(obj)->guest_memfd = value;
+    if (!machine_done.node.le_prev) {
+        qemu_add_machine_init_done_notifier(&machine_done);
+    }
 }
 
 void guest_memfd_machine_add_property(ObjectClass *oc)
