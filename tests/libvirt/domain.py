@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Domains from contrib/libvirt, with our guest program in place of firmware and system."""
+
+import json
+import os
+import re
+import select
+import shlex
+import time
+import tty
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+CONTRIB = Path(__file__).resolve().parents[2] / 'contrib/libvirt'
+IMAGE = '/var/lib/libvirt/images/guest.qcow2'
+QEMU_NS = 'http://libvirt.org/schemas/domain/qemu/1.0'
+ET.register_namespace('qemu', QEMU_NS)
+# What a PC may hide of its RAM behind VGA and ROMs
+HIDDEN = 384 << 10
+MIB = 1 << 20
+
+
+def example(name, build, edit=None):
+    """The text of contrib/libvirt/NAME.xml, with what this machine has and runs:
+
+    - the emulator that was just built;
+    - our guest program as firmware, instead of what boots from the disk;
+    - not the one CPU feature that KVM here may offer and then refuse.
+
+    All else is as in the file; `edit` may change the tree further.
+    """
+    root = ET.parse(CONTRIB / f'{name}.xml').getroot()
+    emulator = root.find('devices/emulator')
+    emulator.text = str(build / 'bin' / Path(emulator.text).name)
+    if root.find('os/type').get('arch') == 'x86_64':
+        loader = ET.SubElement(root.find('os'), 'loader', type='rom')
+        loader.text = str(build / 'qemu/tests/guest-memfd/payload-x86_64.bin')
+        ET.SubElement(root.find('cpu'), 'feature', policy='disable', name='arch-capabilities')
+    if edit:
+        edit(root)
+    return ET.tostring(root, encoding='unicode')
+
+
+def memory_options(argv):
+    """Of a QEMU's command line, what says which memory the guest has."""
+    pairs = list(zip(argv, argv[1:]))
+    return [(option, value) for option, value in pairs
+            if option in ('-m', '-machine', '-numa', '-overcommit')
+            or (option in ('-object', '-device') and 'mem' in value)]
+
+
+class Domain:
+    """A guest on a host, and our line to it."""
+
+    def __init__(self, host, xml=None, name='guest'):
+        self.host = host
+        self.name = name
+        self.tty = None
+        self.unread = b''
+        if xml:
+            self.file = host.top / 'domain.xml'
+            self.file.write_text(xml)
+            self.virsh_file('define')
+
+    def virsh(self, command, *args):
+        return self.host.virsh(command, self.name, *args)
+
+    def virsh_file(self, command, *args):
+        return self.host.virsh(command, *args, self.file)
+
+    # Its life
+
+    def start(self):
+        """Start it, stopped until somebody listens to its serial line."""
+        self.virsh('start', '--paused')
+        self.connect()
+        self.virsh('resume')
+        return self.greeting()
+
+    def connect(self):
+        self.disconnect()
+        self.tty = os.open(self.virsh('ttyconsole'), os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(self.tty)
+
+    def disconnect(self):
+        if self.tty is not None:
+            os.close(self.tty)
+        self.tty, self.unread = None, b''
+
+    def remove(self):
+        """Whatever its state, end it and forget it."""
+        self.disconnect()
+        if self.name not in self.host.virsh('list', '--all', '--name').split():
+            return
+        if self.state() != 'shut off':
+            self.virsh('destroy')
+        self.virsh('undefine', '--managed-save', '--snapshots-metadata', '--nvram')
+
+    def state(self):
+        return self.virsh('domstate')
+
+    # The guest
+
+    def hear(self, seconds=120):
+        """The next line on its serial port."""
+        deadline = time.monotonic() + seconds
+        while b'\n' not in self.unread:
+            if not select.select([self.tty], [], [], max(0, deadline - time.monotonic()))[0]:
+                raise TimeoutError(f'the guest says nothing; unread: {self.unread}')
+            self.unread += os.read(self.tty, 4096)
+        line, _, self.unread = self.unread.partition(b'\n')
+        return line.decode(errors='replace').strip()
+
+    def greeting(self):
+        line = self.hear()
+        if ' ready ' not in line:
+            raise AssertionError(f'not a greeting: {line}')
+        return dict(word.split('=') for word in line.split() if '=' in word)
+
+    def say(self, command):
+        os.write(self.tty, command.encode() + b'\n')
+
+    def ask(self, command):
+        self.say(command)
+        line = self.hear()
+        if line.split()[0] != 'ok':
+            raise AssertionError(f'the guest was told "{command}" and says "{line}"')
+        return line[3:]
+
+    # What the host sees
+
+    def qmp(self, command, **arguments):
+        text = json.dumps({'execute': command, 'arguments': arguments})
+        return json.loads(self.virsh('qemu-monitor-command', text))['return']
+
+    def slots(self):
+        return [s for b in self.qmp('query-guest-memfd') for s in b['slots']]
+
+    def states(self):
+        return {s['state'] for s in self.slots()}
+
+    def pid(self):
+        return int((self.host.top / f'run/qemu/{self.name}.pid').read_text())
+
+    def command_line(self):
+        return Path(f'/proc/{self.pid()}/cmdline').read_bytes().decode().split('\0')[:-1]
+
+    def native(self):
+        """What libvirt would start, without its environment."""
+        words = shlex.split(self.virsh_file('domxml-to-native', 'qemu-argv'))
+        return words[next(n for n, word in enumerate(words) if '=' not in word):]
+
+    def mapped(self):
+        """Bytes of guest_memfd in the address space of QEMU."""
+        return sum(int(end, 16) - int(start, 16) for start, end in re.findall(
+            r'^(\w+)-(\w+) .*\[kvm-gmem\]', Path(f'/proc/{self.pid()}/maps').read_text(), re.M))
+
+    def resident(self):
+        """Bytes of files and shared memory that QEMU has page tables for."""
+        status = Path(f'/proc/{self.pid()}/status').read_text()
+        return sum(int(kib) << 10 for kib in re.findall(r'^Rss(?:File|Shmem):\s+(\d+)', status,
+                                                        re.M))
