@@ -139,6 +139,9 @@ class Domain:
     def states(self):
         return {s['state'] for s in self.slots()}
 
+    def logged(self):
+        return 'dirty-log' in self.states() and 'bound' not in self.states()
+
     def pid(self):
         return int((self.host.top / f'run/qemu/{self.name}.pid').read_text())
 
