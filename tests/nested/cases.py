@@ -14,29 +14,9 @@ import sys
 import time
 import traceback
 
-from qemu.machine import QEMUMachine
-
-ARCH = os.uname().machine
-QEMU = f'/qemu/qemu-system-{ARCH}'
-PAYLOAD = f'/qemu/tests/guest-memfd/payload-{ARCH}.bin'
-MIB = 1 << 20
-RAM = 192 * MIB
-BACKEND = f'memory-backend-guest-memfd,id=ram0,size={RAM}'
-
-if ARCH == 'x86_64':
-    TTY = 'ttyS0'
-    RAM_START = 0
-    MACHINES = {'pc': 'pc', 'pc-smm-off': 'pc,smm=off',
-                'q35': 'q35,smm=on', 'q35-smm-off': 'q35,smm=off'}
-    DEFAULT = 'q35,smm=on'
-    # What a PC hides of its RAM behind VGA and ROMs
-    HIDDEN = 384 << 10
-else:
-    TTY = 'ttyAMA0'
-    RAM_START = 1 << 30
-    MACHINES = {'virt': 'virt,gic-version=3'}
-    DEFAULT = 'virt,gic-version=3'
-    HIDDEN = 0
+import memory
+from vm import (ARCH, BACKEND, DEFAULT, MACHINES, MIB, QEMU, RAM, RAM_START, Guest, check,
+                test_memory, uefi)
 
 CASES = {}
 
@@ -55,98 +35,6 @@ def each_machine(group):
             case(f'{group}/{name}', machine)(function)
         return function
     return register
-
-
-def check(condition, *what):
-    if not condition:
-        raise AssertionError(' '.join(str(w) for w in what))
-
-
-class Guest:
-    """A QEMU whose guest obeys on its serial port: the payload, or Linux with our init."""
-
-    def __init__(self, machine, *args, linux=False, backend=BACKEND, cpus=1):
-        software = ['-bios', PAYLOAD]
-        if linux:
-            software = ['-kernel', '/guest/vmlinuz', '-initrd', '/guest/initrd',
-                        '-append', f'console={TTY} quiet panic=-1 rdinit=/init']
-        self.vm = QEMUMachine(QEMU, [
-            '-accel', 'kvm', '-cpu', 'host', '-smp', str(cpus), '-m', f'{RAM // MIB}M',
-            '-object', backend, '-machine', 'memory-backend=ram0', '-nodefaults',
-            *software, *args], base_temp_dir='/tmp')
-        self.vm.set_machine(machine)
-        self.vm.set_console()
-        self.unread = b''
-
-    def __enter__(self):
-        self.start = time.monotonic()
-        self.vm.launch()
-        self.vm.console_socket.settimeout(100)
-        return self
-
-    def __exit__(self, kind, value, trace):
-        if kind:
-            print('QEMU:', self.vm.get_log(), 'unread on the console:', self.unread,
-                  file=sys.stderr)
-        self.vm.shutdown(hard=True)
-
-    def hear(self):
-        """The next line."""
-        while b'\n' not in self.unread:
-            got = self.vm.console_socket.recv(4096)
-            check(got, 'QEMU has closed the console')
-            self.unread += got
-        line, _, self.unread = self.unread.partition(b'\n')
-        return line.decode(errors='replace').strip()
-
-    def wait(self, word):
-        """The first line that has this word at its beginning or after the greeting's name."""
-        while True:
-            line = self.hear()
-            print('guest:', line, file=sys.stderr)
-            check(not line.startswith('error'), 'the guest says', line)
-            check('Kernel panic' not in line, line)
-            if line.startswith(word) or (word == 'ready' and ' ready ' in line):
-                return line
-
-    def ready(self):
-        line = self.wait('ready')
-        print(f'# {self.vm._machine}: ready after {time.monotonic() - self.start:.1f} s',
-              flush=True)
-        return dict(word.split('=') for word in line.split() if '=' in word)
-
-    def ask(self, command):
-        self.vm.console_socket.sendall(command.encode() + b'\n')
-        return self.wait('ok')[3:]
-
-    def slots(self):
-        info, = self.vm.cmd('query-guest-memfd')
-        return info['slots']
-
-    def check_bound(self):
-        """All of RAM is bound that the guest can see, and the rest for a good reason."""
-        slots = self.slots()
-        bound = sum(s['size'] for s in slots if s['state'] == 'bound')
-        check(RAM - HIDDEN <= bound <= RAM, f'{bound} bytes of {RAM} are bound:', slots)
-        for s in slots:
-            if s['address-space'] == 1:
-                check(s['state'] == 'address-space', slots)
-            else:
-                check(s['state'] in ('bound', 'alias'), slots)
-        # System Management Mode sees RAM in an address space of its own
-        smm = sum(s['size'] for s in slots if s['state'] == 'address-space')
-        wanted = ARCH == 'x86_64' and 'smm=off' not in self.vm._machine
-        check((smm >= RAM - HIDDEN) if wanted else smm == 0, f'{smm} bytes for SMM:', slots)
-
-    def count_bound(self):
-        return sum(s['size'] for s in self.slots() if s['state'] == 'bound')
-
-
-def test_memory(guest):
-    """The guest writes a pattern to its memory and finds it again; bytes tested."""
-    tested = int(guest.ask('fill 42'))
-    check(int(guest.ask('check 42')) == tested)
-    return tested
 
 
 def run_to_failure(*args):
@@ -212,17 +100,47 @@ def linux(machine, cpus=1):
 case('linux/2-cpus', DEFAULT, 2)(linux)
 
 
-@case('linux/reboot')
-def reboot():
-    with Guest(DEFAULT, linux=True) as guest:
-        for _ in range(5):
-            guest.start = time.monotonic()
+@case('linux/reboots')
+def reboots():
+    """Five, and before each the guest's memory has been changed in another way."""
+    ways = [test_memory, memory.balloon, memory.virtio_mem]
+    # Firmware with ACPI tells of a DIMM and of machine checks; on arm64 that is UEFI
+    ways += [memory.dimm] if ARCH == 'x86_64' else [test_memory]
+    with Guest(DEFAULT, *memory.DEVICES, linux=True) as guest:
+        for change in ways:
             guest.ready()
             guest.check_bound()
-            test_memory(guest)
+            change(guest)
+            guest.ask('reset')
+            guest.start = time.monotonic()
+        guest.ready()
+        guest.check_bound()
+        if ARCH == 'x86_64':
+            memory.poison(guest)
+        else:
             guest.ask('reset')
         guest.ready()
         guest.check_bound()
+
+
+if ARCH == 'x86_64':
+    @each_machine('uefi')
+    def boot_uefi(machine):
+        with Guest(machine, *uefi(machine), linux=True) as guest:
+            guest.ready()
+            guest.check_bound()
+            test_memory(guest)
+else:
+    @case('uefi/virt')
+    def boot_uefi():
+        """With ACPI, and so with DIMMs and machine checks."""
+        # The firmware has the kernel twice in memory
+        with Guest(f'{DEFAULT},ras=on', *uefi(DEFAULT), *memory.BASICS, linux=True,
+                   ram=256 * MIB) as guest:
+            guest.ready()
+            guest.check_bound()
+            memory.dimm(guest)
+            memory.poison(guest)
 
 
 if ARCH == 'x86_64':
@@ -231,9 +149,8 @@ if ARCH == 'x86_64':
         """SeaBIOS opens SMRAM, of which the address space then has a second view."""
         with Guest('q35,smm=on', '-trace', 'kvm_guest_memfd_*', linux=True) as guest:
             guest.ready()
-            log = guest.vm.get_log() or open(guest.vm._qemu_log_path).read()
-            lines = [line for line in log.splitlines() if 'alias' in line]
-            check(any('0xfeda0000' in line for line in lines), 'no alias at 0xfeda0000:', log)
+            lines = [line for line in guest.log().splitlines() if 'alias' in line]
+            check(any('0xfeda0000' in line for line in lines), 'no alias at 0xfeda0000:', lines)
 
 
 def finish_migration(vm, wanted='completed'):
@@ -293,7 +210,8 @@ case('qtest/hotplug', 'hotplug-test',
 @case('old-kernel/refused')
 def refused():
     """A kernel without a mappable guest_memfd: one sentence that says what helps."""
-    said = run_to_failure('-object', BACKEND, '-machine', f'{DEFAULT},memory-backend=ram0')
+    said = run_to_failure('-object', f'{BACKEND},size={RAM}',
+                          '-machine', f'{DEFAULT},memory-backend=ram0')
     check('Linux 6.18' in said and said.count('\n') == 1, said)
 
 
@@ -310,7 +228,7 @@ def kernel_bug_auto():
 
 @case('bad-kernel/on')
 def kernel_bug_on():
-    said = run_to_failure('-object', BACKEND + ',kvm-bind=on',
+    said = run_to_failure('-object', f'{BACKEND},size={RAM},kvm-bind=on',
                           '-machine', f'{DEFAULT},memory-backend=ram0')
     check('kvm-bind' in said and '7.1' in said, said)
 
@@ -320,10 +238,10 @@ def memory_tags():
     """KVM has tags for other RAM, but then no memslot at all for guest_memfd's: we say so."""
     machine = f'{DEFAULT},mte=on'
     for bind in 'auto', 'on', 'off':
-        said = run_to_failure('-object', f'{BACKEND},kvm-bind={bind}',
+        said = run_to_failure('-object', f'{BACKEND},size={RAM},kvm-bind={bind}',
                               '-machine', f'{machine},memory-backend=ram0')
         check('memory tags' in said and 'mte=off' in said and said.count('\n') == 1, said)
-    with Guest(machine, backend=f'memory-backend-ram,id=ram0,size={RAM}') as guest:
+    with Guest(machine, backend='memory-backend-ram,id=ram0') as guest:
         guest.ready()
 
 

@@ -31,17 +31,21 @@ EMULATED = {
         'console': 'ttyS0', 'tty': 'ttyS1',
         'modules': ['irqbypass', 'kvm', 'kvm-amd',
                     'tun', 'tap', 'vhost_iotlb', 'vhost', 'vhost_net'],
+        'firmware': ['bios.bin', 'bios-256k.bin', 'kvmvapic.bin', 'linuxboot_dma.bin',
+                     'linuxboot.bin', 'OVMF_CODE_4M.fd', 'OVMF_CODE_4M.secboot.fd',
+                     'OVMF_VARS_4M.fd'],
     },
     'aarch64': {
         'machine': ['-machine', 'virt,virtualization=on,gic-version=3', '-cpu', 'cortex-a76'],
         'console': 'ttyAMA0', 'tty': 'ttyAMA1',
         'modules': [],
+        'firmware': ['QEMU_EFI.fd'],
     },
 }
 HOST_CHECK = HERE.parents[1] / 'contrib/guest-memfd/guest-memfd-host-check'
 PROGRAMS = ['qemu-system-{}', 'qemu-img', 'tests/qtest/guest-memfd-*-test',
             'tests/qtest/guest-memfd-test', 'tests/guest-memfd/libguest-memfd-fault.so']
-FIRMWARE = ['bios.bin', 'bios-256k.bin', 'kvmvapic.bin', 'linuxboot_dma.bin', 'linuxboot.bin']
+GUEST_MODULES = ['virtio_balloon', 'virtio_mem']
 
 
 class Host:
@@ -71,7 +75,7 @@ class Host:
             image.add(f'modules/{number}-{module}.ko', self.kernel.module(module))
 
         image.add('cases.py', HERE / 'cases.py', 0o755)
-        image.python(HERE / 'cases.py', self.build / 'src/qemu/python')
+        image.python(HERE / 'cases.py', HERE, self.build / 'src/qemu/python')
         image.add(HOST_CHECK.name, HOST_CHECK, 0o755)
         image.python(HOST_CHECK)
         for pattern in PROGRAMS:
@@ -79,11 +83,11 @@ class Host:
                 image.program(f'qemu/{program.relative_to(self.qemu)}', program)
         payload = f'tests/guest-memfd/payload-{self.arch}.bin'
         image.add(f'qemu/{payload}', self.qemu / payload)
-        bundle = self.qemu / 'qemu-bundle'
-        for where, _, files in os.walk(bundle, followlinks=True):
-            for file in set(files) & set(FIRMWARE):
+        native = self.build / 'qemu'
+        for where, _, files in os.walk(native / 'qemu-bundle', followlinks=True):
+            for file in set(files) & set(self.emulated['firmware']):
                 path = Path(where, file)
-                image.add(f'qemu/{path.relative_to(self.qemu)}', path)
+                image.add(f'qemu/{path.relative_to(native)}', path)
         self.make_guest(image)
         self.initrd.parent.mkdir(exist_ok=True)
         image.write(self.initrd)
@@ -99,6 +103,8 @@ class Host:
                         HERE.parent / 'guest-memfd', source, '-o', init], check=True)
         guest = Image(self.arch, self.root)
         guest.add('init', init, 0o755)
+        for number, module in enumerate(GUEST_MODULES):
+            guest.add(f'modules/{number}-{module}.ko', self.kernel.module(module))
         initrd = init.with_suffix('.cpio')
         guest.write(initrd)
         image.add('guest/initrd', initrd)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Virtual machines in a nested host, whose guests obey on their serial port."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from qemu.machine import QEMUMachine
+
+ARCH = os.uname().machine
+QEMU = f'/qemu/qemu-system-{ARCH}'
+PAYLOAD = f'/qemu/tests/guest-memfd/payload-{ARCH}.bin'
+MIB = 1 << 20
+RAM = 192 * MIB
+BACKEND = 'memory-backend-guest-memfd,id=ram0'
+
+if ARCH == 'x86_64':
+    TTY = 'ttyS0'
+    RAM_START = 0
+    MACHINES = {'pc': 'pc', 'pc-smm-off': 'pc,smm=off',
+                'q35': 'q35,smm=on', 'q35-smm-off': 'q35,smm=off'}
+    DEFAULT = 'q35,smm=on'
+    # What a PC hides of its RAM behind VGA and ROMs
+    HIDDEN = 384 << 10
+else:
+    TTY = 'ttyAMA0'
+    RAM_START = 1 << 30
+    MACHINES = {'virt': 'virt,gic-version=3'}
+    DEFAULT = 'virt,gic-version=3'
+    HIDDEN = 0
+
+
+def check(condition, *what):
+    if not condition:
+        raise AssertionError(' '.join(str(w) for w in what))
+
+
+def uefi(machine):
+    """The firmware of Debian for a machine; where that has SMM, the one that protects itself."""
+    def find(name):
+        return str(next(Path('/qemu/qemu-bundle').glob(f'**/{name}')))
+
+    if ARCH != 'x86_64':
+        return ['-bios', find('QEMU_EFI.fd')]
+    smm = 'smm=off' not in machine
+    code = find('OVMF_CODE_4M.secboot.fd' if smm else 'OVMF_CODE_4M.fd')
+    flash = 'if=pflash,format=raw,file='
+    return ['-global', f'cfi.pflash01.secure={"on" if smm else "off"}',
+            '-drive', f'{flash}{code},readonly=on',
+            '-drive', f'{flash}{find("OVMF_VARS_4M.fd")},snapshot=on']
+
+
+class Guest:
+    """A QEMU whose guest obeys on its serial port: the payload, or Linux with our init."""
+
+    def __init__(self, machine, *args, linux=False, backend=BACKEND, cpus=1, ram=RAM):
+        software = ['-bios', PAYLOAD]
+        if linux:
+            software = ['-kernel', '/guest/vmlinuz', '-initrd', '/guest/initrd',
+                        '-append', f'console={TTY} quiet panic=-1 rdinit=/init '
+                                   # so that it can be unplugged, and takes no RAM before
+                                   'memhp_default_state=online_movable swiotlb=noforce']
+        self.vm = QEMUMachine(QEMU, [
+            '-accel', 'kvm', '-cpu', 'host', '-smp', str(cpus), '-m', f'{ram // MIB}M',
+            '-object', f'{backend},size={ram}', '-machine', 'memory-backend=ram0', '-nodefaults',
+            *software, *args], base_temp_dir='/tmp')
+        self.vm.set_machine(machine)
+        self.vm.set_console()
+        self.ram = ram
+        self.unread = b''
+
+    def __enter__(self):
+        self.start = time.monotonic()
+        self.vm.launch()
+        self.vm.console_socket.settimeout(300)
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if kind:
+            print('QEMU:', self.log(), 'unread on the console:', self.unread, file=sys.stderr)
+        self.vm.shutdown(hard=True)
+
+    def hear(self):
+        """The next line."""
+        while b'\n' not in self.unread:
+            got = self.vm.console_socket.recv(4096)
+            check(got, 'QEMU has closed the console')
+            self.unread += got
+        line, _, self.unread = self.unread.partition(b'\n')
+        return line.decode(errors='replace').strip()
+
+    def wait(self, word):
+        """The first line that has this word at its beginning or after the greeting's name."""
+        while True:
+            line = self.hear()
+            print('guest:', line, file=sys.stderr)
+            check(not line.startswith('error'), 'the guest says', line)
+            check('Kernel panic' not in line, line)
+            if line.startswith(word) or (word == 'ready' and ' ready ' in line):
+                return line
+
+    def ready(self):
+        line = self.wait('ready')
+        print(f'# {self.vm._machine}: ready after {time.monotonic() - self.start:.1f} s',
+              flush=True)
+        # Firmware may have left something in the line
+        greeting = line.partition('guest-memfd ')[2]
+        return dict(word.split('=') for word in greeting.split() if '=' in word)
+
+    def ask(self, command):
+        start = time.monotonic()
+        self.vm.console_socket.sendall(command.encode() + b'\n')
+        answer = self.wait('ok')[3:]
+        print(f'{command}: {time.monotonic() - start:.1f} s', file=sys.stderr)
+        return answer
+
+    def log(self):
+        """What QEMU has said."""
+        return Path(self.vm._qemu_log_path).read_text(encoding='utf-8')
+
+    def slots(self, backend='ram0'):
+        info, = (b for b in self.vm.cmd('query-guest-memfd') if b['id'] == backend)
+        return info['slots']
+
+    def check_bound(self, backend='ram0', size=None):
+        """All of it is bound that the guest can see, and the rest for a good reason."""
+        slots = self.slots(backend)
+        size = size or self.ram
+        hidden = HIDDEN if backend == 'ram0' else 0
+        bound = sum(s['size'] for s in slots if s['state'] == 'bound')
+        check(size - hidden <= bound <= size, f'{bound} bytes of {size} are bound:', slots)
+        for s in slots:
+            if s['address-space'] == 1:
+                check(s['state'] == 'address-space', slots)
+            else:
+                check(s['state'] in ('bound', 'alias'), slots)
+        # System Management Mode sees RAM in an address space of its own
+        smm = sum(s['size'] for s in slots if s['state'] == 'address-space')
+        wanted = ARCH == 'x86_64' and 'smm=off' not in self.vm._machine
+        check((smm >= size - hidden) if wanted else smm == 0, f'{smm} bytes for SMM:', slots)
+
+    def count_bound(self):
+        return sum(s['size'] for s in self.slots() if s['state'] == 'bound')
+
+
+def test_memory(guest):
+    """The guest writes a pattern to its memory and finds it again; bytes tested."""
+    tested = int(guest.ask('fill 42'))
+    check(int(guest.ask('check 42')) == tested)
+    return tested
