@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Boot guests whose RAM is a guest_memfd, and show that it is.
 
-usage: demo.py BUILDDIR [x86_64]
+usage: demo.py BUILDDIR [x86_64|aarch64]
 For each machine type, a small guest of ours (tests/guest-memfd) fills its RAM and checks
 it, and what it says is compared with what the host sees. Exits 0 if all of it is true.
+aarch64 elsewhere than on an arm64 machine: in an emulated one, as tests/nested has it.
 
   KERNEL=FILE [INITRD=FILE] [APPEND=OPTIONS]
       boots this Linux kernel instead, with its console on the terminal
@@ -23,13 +24,20 @@ import threading
 import time
 from pathlib import Path
 
-RAM = 1 << 30
-OBJECT = f'memory-backend-guest-memfd,id=ram0,size={RAM >> 30}G'
-COMMON = ['-accel', 'kvm', '-cpu', 'host,-arch-capabilities', '-m', f'{RAM >> 30}G',
-          '-object', OBJECT]
-MACHINES = ['pc', 'q35']
+ARCH = platform.machine()
+MIB = 1 << 20
+if ARCH == 'aarch64':
+    # Little RAM: the host may be an emulated one
+    RAM, RAM_START = 256 * MIB, 1 << 30
+    MACHINES, CPU = ['virt,gic-version=3'], 'host'
+else:
+    RAM, RAM_START = 1024 * MIB, 0
+    MACHINES, CPU = ['pc', 'q35'], 'host,-arch-capabilities'
+OBJECT = f'memory-backend-guest-memfd,id=ram0,size={RAM // MIB}M'
+COMMON = ['-accel', 'kvm', '-cpu', CPU, '-m', f'{RAM // MIB}M', '-object', OBJECT]
 SAMPLES = 4096
-HOST_CHECK = Path(__file__).resolve().parent.parent / 'contrib/guest-memfd/guest-memfd-host-check'
+HERE = Path(__file__).resolve().parent
+HOST_CHECK = HERE.parent / 'contrib/guest-memfd/guest-memfd-host-check'
 
 
 class Failed(Exception):
@@ -43,8 +51,6 @@ def check(condition, sentence):
 
 def check_host():
     """Ask the host check; show all of it when the demo cannot run."""
-    check(platform.machine() == 'x86_64',
-          f"the demo's guest is an x86-64 program, and this host is {platform.machine()}")
     result = subprocess.run([sys.executable, str(HOST_CHECK)], stdout=subprocess.PIPE, text=True)
     check(result.stdout, f'{HOST_CHECK} has failed')
     table, _, verdict = result.stdout.strip().rpartition('\n')
@@ -129,7 +135,7 @@ class HostView:
         show('bound', f'{total} bytes of {RAM} of RAM')
         for start, end in self.unbound():
             # All that a PC hides of its RAM is below 1 MiB.
-            check(0xa0000 <= start < end <= 0x100000,
+            check(ARCH == 'x86_64' and 0xa0000 <= start < end <= 0x100000,
                   f'RAM at {start:#x}-{end:#x} of the file is not bound')
             show('', f'+ {end - start} at {start:#x}-{end:#x}, '
                  'which a PC hides behind VGA and ROMs')
@@ -171,9 +177,14 @@ def read_by_qmp(vm, gpa):
         return int.from_bytes(Path(file.name).read_bytes(), 'little')
 
 
+def random_address():
+    """Of RAM, above the guest's program."""
+    return RAM_START + random.randrange(16 * MIB, RAM, 8)
+
+
 def check_coherence(vm, guest, host):
     """Random values at random places: nothing can know them beforehand."""
-    gpa = random.randrange(16 << 20, RAM, 8)
+    gpa = random_address()
     value = random.getrandbits(64)
     host.write(gpa, value)
     found = int(guest.ask(f'read64 {gpa:#x}', quiet=True), 0)
@@ -194,7 +205,8 @@ def prove(vm):
     show_command(vm.get_pid())
     guest = Guest(vm)
     show('guest', guest.hear())
-    guest.ask('pam on')                 # also the RAM behind the ROMs, as firmware does
+    if ARCH == 'x86_64':
+        guest.ask('pam on')             # also the RAM behind the ROMs, as firmware does
     info = dict(word.split('=') for word in guest.ask('info').split())
     check(int(info['ram']) == RAM, f'the guest has {info["ram"]} bytes of RAM')
     tested = sum(int(end, 0) - int(start, 0) for start, end in
@@ -206,7 +218,7 @@ def prove(vm):
     host = HostView(vm.get_pid(), vm.cmd('query-guest-memfd'))
     host.show()
     for _ in range(SAMPLES):
-        gpa = random.randrange(16 << 20, RAM, 8)
+        gpa = random_address()
         check(host.read(gpa) == pattern(gpa, seed),
               f"the host does not find the guest's pattern at {gpa:#x}")
     show('coherent', f"host finds the guest's pattern at {SAMPLES} random places")
@@ -282,8 +294,11 @@ def boot_kernel(emulator, kernel):
 
 def demo(build):
     found = check_host()
-    emulator = build / 'bin/qemu-system-x86_64'
-    payload = build / 'qemu/tests/guest-memfd/payload-x86_64.bin'
+    emulator = build / f'bin/qemu-system-{ARCH}'
+    if ARCH == 'aarch64' and not emulator.exists():
+        # In the emulated host
+        emulator = build / f'qemu/qemu-system-{ARCH}'
+    payload = build / f'qemu/tests/guest-memfd/payload-{ARCH}.bin'
     for file in emulator, payload:
         check(file.exists(), f'{file} does not exist: run ./demo, which builds it')
     print(f'{found}\n', flush=True)
@@ -293,6 +308,7 @@ def demo(build):
     from qemu.machine.machine import VMLaunchFailure
 
     if os.environ.get('KERNEL'):
+        check(ARCH == 'x86_64', 'KERNEL= is for x86-64 hosts')
         boot_kernel(str(emulator), os.environ['KERNEL'])
         return
     for machine in MACHINES:
@@ -305,15 +321,33 @@ def demo(build):
             except VMLaunchFailure as e:
                 raise Failed(f'QEMU does not start:\n{e.output or e}') from e
         print(flush=True)
-    print(f"All of it is true: both guests ran on RAM that is a guest_memfd, bound to KVM's "
+    guests = 'both guests' if len(MACHINES) == 2 else 'the guest'
+    print(f"All of it is true: {guests} ran on RAM that is a guest_memfd, bound to KVM's "
           'memslots.')
 
 
+def emulate(build, arch):
+    """Run this program in an emulated host of another architecture."""
+    check(arch == 'aarch64', f'the demo for {arch} needs such a host, and this one is {ARCH}')
+    print(f'No {arch} machine here: one is emulated, whose KVM runs the guest '
+          '(that takes a minute).\n', flush=True)
+    for command in ([HERE / 'cross-qemu', build, arch],
+                    [sys.executable, HERE.parent / 'tests/nested/host.py', '--build', build,
+                     arch, 'python3', '/scripts/demo.py', '/']):
+        check(not subprocess.run(command, check=False).returncode,
+              f'{command[0]} has failed: see above')
+
+
 def main():
-    if len(sys.argv) < 2 or sys.argv[2:] not in ([], ['x86_64']):
+    arch = sys.argv[2] if len(sys.argv) == 3 else ARCH
+    if len(sys.argv) not in (2, 3) or arch not in ('x86_64', 'aarch64'):
         sys.exit(__doc__.split('\n\n')[1])
+    build = Path(sys.argv[1]).resolve()
     try:
-        demo(Path(sys.argv[1]).resolve())
+        if arch == ARCH:
+            demo(build)
+        else:
+            emulate(build, arch)
     except Failed as e:
         sys.exit(f'error: {e}')
 

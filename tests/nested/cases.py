@@ -57,8 +57,8 @@ def host_has_guest_memfd():
 
 def host_check(status, words):
     """What contrib/guest-memfd says of this host, which is known to be like that."""
-    result = subprocess.run(['python3', '/guest-memfd-host-check', '--json'], text=True,
-                            stdout=subprocess.PIPE, timeout=100, check=False)
+    result = subprocess.run(['python3', '/contrib/guest-memfd/guest-memfd-host-check', '--json'],
+                            text=True, stdout=subprocess.PIPE, timeout=100, check=False)
     print(result.stdout, file=sys.stderr)
     report = json.loads(result.stdout)
     check(result.returncode == report['exit'] == status, report)

@@ -42,7 +42,9 @@ EMULATED = {
         'firmware': ['QEMU_EFI.fd'],
     },
 }
-HOST_CHECK = HERE.parents[1] / 'contrib/guest-memfd/guest-memfd-host-check'
+TOP = HERE.parents[1]
+DEMO = TOP / 'scripts/demo.py'
+HOST_CHECK = TOP / 'contrib/guest-memfd/guest-memfd-host-check'
 PROGRAMS = ['qemu-system-{}', 'qemu-img', 'tests/qtest/guest-memfd-*-test',
             'tests/qtest/guest-memfd-test', 'tests/guest-memfd/libguest-memfd-fault.so']
 GUEST_MODULES = ['virtio_balloon', 'virtio_mem']
@@ -76,8 +78,9 @@ class Host:
 
         image.add('cases.py', HERE / 'cases.py', 0o755)
         image.python(HERE / 'cases.py', HERE, self.build / 'src/qemu/python')
-        image.add(HOST_CHECK.name, HOST_CHECK, 0o755)
-        image.python(HOST_CHECK)
+        for script in HOST_CHECK, DEMO:
+            image.add(str(script.relative_to(TOP)), script, 0o755)
+            image.python(script)
         for pattern in PROGRAMS:
             for program in self.qemu.glob(pattern.format(self.arch)):
                 image.program(f'qemu/{program.relative_to(self.qemu)}', program)
