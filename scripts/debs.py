@@ -74,36 +74,40 @@ class Archive:
 class Kernel:
     """A Debian kernel: the first of the wanted versions (patterns) that can be had."""
 
-    def __init__(self, archive, wanted):
+    def __init__(self, archive, wanted, flavour=None):
         self.top = archive.top / 'kernel'
+        # Other than the cloud's, a flavour has many modules, which nobody here needs
+        self.modular = not flavour
+        self.flavour = flavour or f'cloud-{archive.arch}'
         self.image = None
         for pattern in wanted.split():
-            if self._unpacked(archive, pattern) or self._offered(archive, pattern):
+            if self._unpacked(pattern) or self._offered(archive, pattern):
                 self._find()
                 return
-        sys.exit(f'error: Debian {archive.suite} has no kernel {wanted} for {archive.arch}: '
+        sys.exit(f'error: Debian {archive.suite} has no kernel {wanted} ({self.flavour}): '
                  'name another one in tests/nested/hosts')
 
-    def _best(self, archive, names, pattern):
-        match = [re.match(rf'(?:.*-)?([\d.]+)\+deb\d+-cloud-{archive.arch}$', n) for n in names]
+    def _best(self, names, pattern):
+        match = [re.match(rf'(?:.*-)?([\d.]+)\+deb\d+-{self.flavour}$', n) for n in names]
         return max((m for m in match if m and fnmatch.fnmatch(m[1], pattern)),
                    key=lambda m: version_key(m[1]), default=None)
 
-    def _unpacked(self, archive, pattern):
+    def _unpacked(self, pattern):
         done = [p.parent.name for p in self.top.glob('*/.complete')]
-        best = self._best(archive, done, pattern)
+        best = self._best(done, pattern)
         if best:
             self.tree = self.top / best.string
         return best
 
     def _offered(self, archive, pattern):
         names = [n for n in archive.names if re.match(r'linux-(binary|image)-\d', n)]
-        best = self._best(archive, names, pattern)
+        best = self._best(names, pattern)
         if not best:
             return None
         # Since 7.1, an image without modules; before that all is in linux-image.
         name = re.sub(r'^linux-(binary|image)-', '', best.string)
-        packages = [p for p in (f'linux-binary-{name}', f'linux-modules-{name}')
+        parts = [f'linux-binary-{name}', f'linux-modules-{name}']
+        packages = [p for p in parts[:1 + self.modular]
                     if p in archive.names] or [f'linux-image-{name}']
         self.tree = archive.unpack(self.top / name, *packages)
         return best

@@ -233,6 +233,16 @@ def kernel_bug_on():
     check('kvm-bind' in said and '7.1' in said, said)
 
 
+@case('pages/size')
+def page_size():
+    """A file is made of the host's pages, and so is RAM."""
+    pages = os.sysconf('SC_PAGE_SIZE')
+    check(pages > 4096, 'a page of this host has', pages)
+    said = run_to_failure('-object', f'{BACKEND},size={RAM + 4096}',
+                          '-machine', f'{DEFAULT},memory-backend=ram0')
+    check("property 'size'" in said and f'{pages // 1024} KiB' in said, said)
+
+
 @case('mte/refused')
 def memory_tags():
     """KVM has tags for other RAM, but then no memslot at all for guest_memfd's: we say so."""

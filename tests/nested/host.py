@@ -58,7 +58,8 @@ class Host:
         self.limit = section.getint('limit')
         self.options = section.get('options', '').split()
         self.emulated = EMULATED[self.arch]
-        self.kernel = Kernel(Archive(build, SUITE, self.arch), section['kernel'])
+        self.kernel = Kernel(Archive(build, SUITE, self.arch), section['kernel'],
+                             section.get('flavour'))
         self.cross = self.arch != os.uname().machine
         self.root = build / f'nested/sysroot-{self.arch}' if self.cross else Path('/')
         self.qemu = build / (f'qemu-{self.arch}' if self.cross else 'qemu')
@@ -106,7 +107,7 @@ class Host:
                         HERE.parent / 'guest-memfd', source, '-o', init], check=True)
         guest = Image(self.arch, self.root)
         guest.add('init', init, 0o755)
-        for number, module in enumerate(GUEST_MODULES):
+        for number, module in enumerate(GUEST_MODULES if self.kernel.modular else []):
             guest.add(f'modules/{number}-{module}.ko', self.kernel.module(module))
         initrd = init.with_suffix('.cpio')
         guest.write(initrd)
