@@ -98,6 +98,7 @@ def linux(machine, cpus=1):
 
 
 case('linux/2-cpus', DEFAULT, 2)(linux)
+case('gic/2', 'virt,gic-version=2', 2)(linux)
 
 
 @case('linux/reboots')
