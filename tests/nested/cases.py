@@ -94,7 +94,7 @@ def linux(machine, cpus=1):
         check(test_memory(guest) > RAM // 3)
         guest.check_bound()
         guest.ask('halt')
-        guest.vm.wait(30)
+        guest.vm.wait(300)
 
 
 case('linux/2-cpus', DEFAULT, 2)(linux)
@@ -125,11 +125,14 @@ def reboots():
 
 
 if ARCH == 'x86_64':
-    @each_machine('uefi')
+    @case('uefi/q35', 'q35,smm=on')
+    @case('uefi/q35-smm-off', 'q35,smm=off')
     def boot_uefi(machine):
+        # TSEG, and the 128 KiB around the address where each CPU enters SMM at first
+        smram = 0 if 'smm=off' in machine else 16 * MIB + (128 << 10)
         with Guest(machine, *uefi(machine), linux=True) as guest:
             guest.ready()
-            guest.check_bound()
+            guest.check_bound(smram=smram)
             test_memory(guest)
 else:
     @case('uefi/virt')
@@ -224,7 +227,7 @@ def kernel_bug_auto():
         check({s['state'] for s in guest.slots()} == {'kernel-bug'}, guest.slots())
         test_memory(guest)
         guest.ask('halt')
-        guest.vm.wait(30)
+        guest.vm.wait(300)
 
 
 @case('bad-kernel/on')

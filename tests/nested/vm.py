@@ -73,7 +73,7 @@ class Guest:
     def __enter__(self):
         self.start = time.monotonic()
         self.vm.launch()
-        self.vm.console_socket.settimeout(300)
+        self.vm.console_socket.settimeout(600)
         return self
 
     def __exit__(self, kind, value, trace):
@@ -123,13 +123,16 @@ class Guest:
         info, = (b for b in self.vm.cmd('query-guest-memfd') if b['id'] == backend)
         return info['slots']
 
-    def check_bound(self, backend='ram0', size=None):
-        """All of it is bound that the guest can see, and the rest for a good reason."""
+    def check_bound(self, backend='ram0', size=None, smram=0):
+        """All of it is bound that the guest can see, and the rest for a good reason.
+
+        smram: bytes that the firmware has taken, so that only its SMM can see them
+        """
         slots = self.slots(backend)
         size = size or self.ram
         hidden = HIDDEN if backend == 'ram0' else 0
         bound = sum(s['size'] for s in slots if s['state'] == 'bound')
-        check(size - hidden <= bound <= size, f'{bound} bytes of {size} are bound:', slots)
+        check(size - hidden <= bound + smram <= size, f'{bound} bytes of {size} are bound:', slots)
         for s in slots:
             if s['address-space'] == 1:
                 check(s['state'] == 'address-space', slots)
