@@ -46,7 +46,7 @@ def uefi(machine):
     smm = 'smm=off' not in machine
     code = find('OVMF_CODE_4M.secboot.fd' if smm else 'OVMF_CODE_4M.fd')
     flash = 'if=pflash,format=raw,file='
-    return ['-global', f'cfi.pflash01.secure={"on" if smm else "off"}',
+    return ['-global', f'driver=cfi.pflash01,property=secure,value={"on" if smm else "off"}',
             '-drive', f'{flash}{code},readonly=on',
             '-drive', f'{flash}{find("OVMF_VARS_4M.fd")},snapshot=on']
 
