@@ -14,31 +14,24 @@
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
-#define COUNT       (16 * MiB)
+#define COUNT       VM_AT(16 * MiB)
 #define COUNT_LEN   (64 * MiB)
 #define DIMM        (4 * GiB)
 #define DIMM_LEN    (64 * MiB)
 
 static char *tmp;
 
-typedef struct Case {
-    const char *name;
-    const char *machine;
-    int cpus;
-    bool ignore_shared;
-} Case;
-
 /* The same for each VM of a test: RAM, and a DIMM */
-static char *vm_args(const Case *c, const char *extra)
+static char *vm_args(const VMKind *c, const char *extra)
 {
     return g_strdup_printf("-machine %s,memory-backend=ram0,aux-ram-share=on "
-                           "-m " VM_RAM ",slots=1,maxmem=1G -smp %d " VM_BACKEND
+                           "-m " VM_RAM ",slots=2,maxmem=1G -smp %d " VM_BACKEND
                            " -object memory-backend-guest-memfd,id=mem1,"
                            "size=64M -device pc-dimm,memdev=mem1,id=dimm1,"
                            "addr=0x100000000 %s", c->machine, c->cpus, extra);
 }
 
-static VM *start(const Case *c, const char *extra)
+static VM *start(const VMKind *c, const char *extra)
 {
     g_autofree char *args = vm_args(c, extra);
 
@@ -58,11 +51,11 @@ static int connect_to(const char *path)
 }
 
 /* A VM that answers nobody before it has its files from @cpr */
-static VM *start_successor(const Case *c, const char *cpr, const char *uri,
+static VM *start_successor(const VMKind *c, const char *cpr, const char *uri,
                            const char *serial)
 {
     g_autofree char *extra = g_strdup_printf(
-        "-accel kvm -cpu host,-arch-capabilities -nodefaults "
+        "-accel kvm -cpu " VM_CPU " -nodefaults "
         "-bios tests/guest-memfd/payload-%s.bin "
         "-chardev socket,id=s0,path=%s,server=on,wait=off -serial chardev:s0 "
         "-incoming %s -incoming cpr,addr.transport=socket,addr.type=unix,"
@@ -83,7 +76,7 @@ static void set_mode(VM *vm, const char *mode)
     migrate_set_parameter_str(vm->qts, "mode", mode);
 }
 
-static void start_guest(VM *vm, const Case *c)
+static void start_guest(VM *vm, const VMKind *c)
 {
     vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 6", DIMM, DIMM_LEN);
     vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
@@ -139,7 +132,7 @@ static void assert_bound(VM *vm)
 /* The files go on in a new QEMU, then what is in them in a third one */
 static void test_transfer(const void *data)
 {
-    const Case *c = data;
+    const VMKind *c = data;
     g_autofree char *cpr = g_strdup_printf("%s/cpr", tmp);
     g_autofree char *main_path = g_strdup_printf("%s/migration", tmp);
     g_autofree char *uri = g_strdup_printf("unix:%s", main_path);
@@ -191,9 +184,8 @@ static void test_transfer(const void *data)
 }
 
 /* The RAM itself goes to the file, as no guest_memfd survives its QEMU */
-static void test_reboot(const void *data)
+static void reboot_vm(const VMKind *c, bool ignore_shared)
 {
-    const Case *c = data;
     g_autofree char *path = g_strdup_printf("%s/reboot", tmp);
     g_autofree char *uri = g_strdup_printf("file:%s", path);
     VM *first = start(c, ""), *second;
@@ -201,14 +193,14 @@ static void test_reboot(const void *data)
     vm_wait_ready(first);
     start_guest(first, c);
     set_mode(first, "cpr-reboot");
-    migrate_set_capability(first->qts, "x-ignore-shared", c->ignore_shared);
+    migrate_set_capability(first->qts, "x-ignore-shared", ignore_shared);
     migrate_qmp(first->qts, NULL, uri, NULL, "{}");
     wait_for_migration_complete(first->qts);
     vm_quit(first);
 
     second = start(c, "-incoming defer");
     set_mode(second, "cpr-reboot");
-    migrate_set_capability(second->qts, "x-ignore-shared", c->ignore_shared);
+    migrate_set_capability(second->qts, "x-ignore-shared", ignore_shared);
     migrate_incoming_qmp(second->qts, uri, NULL, "{}");
     wait_for_migration_complete(second->qts);
     qtest_qmp_assert_success(second->qts, "{'execute': 'cont'}");
@@ -218,25 +210,14 @@ static void test_reboot(const void *data)
     unlink(path);
 }
 
-static const Case transfers[] = {
-    { "transfer/pc", "pc", 1 },
-    { "transfer/q35", "q35", 4 },
-};
-
-static const Case reboots[] = {
-    { "reboot/pc", "pc", 1 },
-    { "reboot/q35", "q35", 4 },
-    { "reboot/ignore-shared", "q35", 1, true },
-};
-
-static void add(const Case *cases, int n, GTestDataFunc func)
+static void test_reboot(const void *data)
 {
-    for (int i = 0; i < n; i++) {
-        g_autofree char *path = g_strdup_printf("/guest-memfd/cpr/%s",
-                                                cases[i].name);
+    reboot_vm(data, false);
+}
 
-        qtest_add_data_func(path, &cases[i], func);
-    }
+static void test_ignore_shared(const void *data)
+{
+    reboot_vm(data, true);
 }
 
 int main(int argc, char **argv)
@@ -247,8 +228,9 @@ int main(int argc, char **argv)
         return 0;
     }
     tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
-    add(transfers, ARRAY_SIZE(transfers), test_transfer);
-    add(reboots, ARRAY_SIZE(reboots), test_reboot);
+    vm_add_tests("cpr/transfer", test_transfer);
+    vm_add_tests("cpr/reboot", test_reboot);
+    vm_add_tests("cpr/ignore-shared", test_ignore_shared);
 
     ret = g_test_run();
     rmdir(tmp);

@@ -30,7 +30,7 @@ static Fixture start(const char *extra)
 {
     Fixture f = { .page = qemu_real_host_page_size() };
 
-    f.vm = vm_start(VM_MACHINE("q35") " " VM_BACKEND "%s", extra);
+    f.vm = vm_start(VM_MACHINE(VM_TYPE) " " VM_BACKEND "%s", extra);
     f.file = gmem_file_open(f.vm, VM_RAM_SIZE);
     vm_wait_ready(f.vm);
     return f;
@@ -52,7 +52,7 @@ static void test_flags(void)
         g_autofree char *err = NULL;
 
         vm_set_fault(bad[i]);
-        err = vm_fail(VM_MACHINE("q35") " " VM_BACKEND);
+        err = vm_fail(VM_MACHINE(VM_TYPE) " " VM_BACKEND);
         vm_set_fault(NULL);
         g_assert_nonnull(strstr(err, "0x3 are needed"));
         g_assert_nonnull(strstr(err, "Linux 6.18"));
@@ -125,22 +125,24 @@ static void test_mmap_supported(void)
     const uint64_t end = at + len, after = hole + f.page;
 
     /* guest to host, host to guest */
-    vm_do(f.vm, "fillr %" PRIu64 " %" PRIu64 " %d", at, len, SEED);
-    qtest_memset(f.vm->qts, end, 0xaa, f.page);
+    vm_do(f.vm, "fillr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED);
+    qtest_memset(f.vm->qts, VM_AT(end), 0xaa, f.page);
     g_assert_cmphex(ldq_he_p(f.file->map + end), ==, 0xaaaaaaaaaaaaaaaa);
     memset(f.file->map + end, 0xbb, f.page);
-    g_assert_cmphex(vm_number(f.vm, "read64 %" PRIu64, end), ==,
+    g_assert_cmphex(vm_number(f.vm, "read64 %" PRIu64, VM_AT(end)), ==,
                     0xbbbbbbbbbbbbbbbb);
 
     g_assert_cmpint(fallocate(f.file->fd, FALLOC_FL_PUNCH_HOLE |
                               FALLOC_FL_KEEP_SIZE, hole, f.page), ==, 0);
     gmem_file_assert_zero(f.file, hole, f.page);
-    vm_do(f.vm, "zero %" PRIu64 " %zu", hole, f.page);
-    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", at, hole - at, SEED);
-    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", after, end - after, SEED);
+    vm_do(f.vm, "zero %" PRIu64 " %zu", VM_AT(hole), f.page);
+    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), hole - at,
+          SEED);
+    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", VM_AT(after), end - after,
+          SEED);
 
-    vm_do(f.vm, "fillr %" PRIu64 " %" PRIu64 " %d", at, len, SEED + 1);
-    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", at, len, SEED + 1);
+    vm_do(f.vm, "fillr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED + 1);
+    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED + 1);
     stop(&f);
 }
 
@@ -153,7 +155,7 @@ static void test_mmap_cow(void)
              MAP_FAILED);
     stop(&f);
 
-    err = vm_fail(VM_MACHINE("q35") " " VM_BACKEND ",share=off");
+    err = vm_fail(VM_MACHINE(VM_TYPE) " " VM_BACKEND ",share=off");
     g_assert_nonnull(strstr(err, "copy-on-write"));
 }
 
@@ -161,7 +163,7 @@ static void test_mmap_cow(void)
 static void test_fault_overflow(void)
 {
     Fixture f = start("");
-    const uint64_t end = VM_RAM_SIZE;
+    const uint64_t end = VM_AT(VM_RAM_SIZE);
     g_autofree char *dump = NULL, *reply = NULL;
     int fd = g_file_open_tmp("guest-memfd-dump-XXXXXX", &dump, NULL);
     pid_t child = fork();
@@ -169,11 +171,11 @@ static void test_fault_overflow(void)
 
     /* The kernel does not forgive it */
     if (child == 0) {
-        uint8_t *map = mmap(NULL, 4 * end, PROT_READ, MAP_SHARED, f.file->fd,
-                            0);
+        uint8_t *map = mmap(NULL, 2 * VM_RAM_SIZE, PROT_READ, MAP_SHARED,
+                            f.file->fd, 0);
 
         signal(SIGBUS, SIG_DFL);
-        _exit(map == MAP_FAILED ? 1 : 2 + qatomic_read(&map[end]));
+        _exit(map == MAP_FAILED ? 1 : 2 + qatomic_read(&map[VM_RAM_SIZE]));
     }
     g_assert_cmpint(waitpid(child, &status, 0), ==, child);
     g_assert_true(WIFSIGNALED(status));
@@ -201,7 +203,7 @@ static void test_mmap_not_supported(void)
     g_autofree char *err = NULL;
 
     vm_set_fault("flags=0");
-    err = vm_fail(VM_MACHINE("q35") " " VM_BACKEND ",kvm-bind=off");
+    err = vm_fail(VM_MACHINE(VM_TYPE) " " VM_BACKEND ",kvm-bind=off");
     vm_set_fault(NULL);
     g_assert_nonnull(strstr(err, "cannot map"));
 }
@@ -244,7 +246,7 @@ static void test_fallocate(void)
     g_assert_cmpint(punch(&f, 64 * MiB, f.page), ==, 0);
     g_assert_cmpint(fallocate(fd, FALLOC_FL_KEEP_SIZE, 64 * MiB, f.page), ==,
                     0);
-    vm_do(f.vm, "zero %d %zu", 64 * (int)MiB, f.page);
+    vm_do(f.vm, "zero %" PRIu64 " %zu", VM_AT(64 * MiB), f.page);
     stop(&f);
 }
 
@@ -277,18 +279,18 @@ static void test_guest(void)
     const uint64_t at = 32 * MiB, len = 64 * MiB;
     Fixture f = start(""), g;
 
-    vm_do(f.vm, "fillr %" PRIu64 " %" PRIu64 " %d", at, len, SEED);
-    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", at, len, SEED);
+    vm_do(f.vm, "fillr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED);
+    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED);
     g_assert_cmpint(gmem_smaps(f.vm, "Rss:"), <, len / 8);
     g_assert_cmpint(gmem_file_resident(f.file, at, len), ==, len);
     memset(f.file->map + at, 0xaa, f.page);
-    g_assert_cmphex(vm_number(f.vm, "read64 %" PRIu64, at), ==,
+    g_assert_cmphex(vm_number(f.vm, "read64 %" PRIu64, VM_AT(at)), ==,
                     0xaaaaaaaaaaaaaaaa);
     stop(&f);
 
     g = start(",kvm-bind=off");
-    vm_do(g.vm, "fillr %" PRIu64 " %" PRIu64 " %d", at, len, SEED);
-    vm_do(g.vm, "checkr %" PRIu64 " %" PRIu64 " %d", at, len, SEED);
+    vm_do(g.vm, "fillr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED);
+    vm_do(g.vm, "checkr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED);
     g_assert_cmpint(gmem_smaps(g.vm, "Rss:"), >=, len);
     stop(&g);
 }
