@@ -306,7 +306,8 @@ static void test_net(Net *net, const char *host, const char *machine,
                          sizeof(address)), ==, 0);
     net->vm = vm_start("-machine %s,memory-backend=ram0 -m " VM_RAM " "
                        VM_BACKEND ",kvm-bind=on %s,id=net0"
-                       " -device virtio-net-pci,id=nic,netdev=net0,romfile=" IO_DEVICE,
+                       " -device virtio-net-pci,id=nic,netdev=net0,romfile="
+                       IO_DEVICE,
                        machine, netdev);
     vm_wait_ready(net->vm);
     net->driver = virtio_io_start(net->vm, QUEUES);
