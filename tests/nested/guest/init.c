@@ -46,6 +46,7 @@
 static uint64_t *memory;
 static size_t pages;
 static int cpus;
+static uint64_t page_size;
 static bool stop;
 
 struct counter {
@@ -173,14 +174,14 @@ static uint64_t *chosen(void)
 {
     uintptr_t middle = (uintptr_t)(memory + pages / 2 * WORDS);
 
-    return (uint64_t *)(middle - middle % getpagesize());
+    return (uint64_t *)(middle - middle % page_size);
 }
 
 static void where(void)
 {
     int fd = open("/proc/self/pagemap", O_RDONLY);
     uint64_t entry = 0;
-    off_t at = (uintptr_t)chosen() / getpagesize() * sizeof(entry);
+    off_t at = (uintptr_t)chosen() / page_size * sizeof(entry);
 
     if (pread(fd, &entry, sizeof(entry), at) != sizeof(entry)) {
         perror("error /proc/self/pagemap");
@@ -189,7 +190,7 @@ static void where(void)
     } else {
         /* Documentation/admin-guide/mm/pagemap.rst: bits 0 to 54 */
         printf("ok 0x%" PRIx64 "\n",
-               (entry & ((UINT64_C(1) << 55) - 1)) * getpagesize());
+               (entry & ((UINT64_C(1) << 55) - 1)) * page_size);
     }
     close(fd);
 }
@@ -206,7 +207,6 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
 static void poisoned(void)
 {
     struct sigaction action = { .sa_flags = SA_SIGINFO };
-    size_t size = getpagesize();
     void *page = chosen();
 
     action.sa_sigaction = on_sigbus;
@@ -221,7 +221,7 @@ static void poisoned(void)
                signalled.si_addr, page);
         return;
     }
-    if (mmap(page, size, PROT_READ | PROT_WRITE,
+    if (mmap(page, page_size, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != page) {
         perror("error mmap");
         return;
@@ -234,7 +234,7 @@ static void load_modules(void)
 {
     glob_t found;
 
-    if (glob("/modules/*.ko", 0, NULL, &found)) {
+    if (glob("/modules/" "*.ko", 0, NULL, &found)) {
         return;
     }
     for (size_t i = 0; i < found.gl_pathc; i++) {
@@ -263,6 +263,7 @@ int main(void)
     load_modules();
 
     cpus = get_nprocs() < MAX_CPUS ? get_nprocs() : MAX_CPUS;
+    page_size = sysconf(_SC_PAGESIZE);
     allocate();
     greet();
     while (fgets(line, sizeof(line), stdin)) {
