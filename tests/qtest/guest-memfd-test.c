@@ -11,6 +11,9 @@
 #include "qobject/qlist.h"
 #include "guest-memfd/vm.h"
 
+#define PART    (8 * MiB)
+#define MIDDLE  VM_AT(64 * MiB)
+
 static char *fault_path;
 
 static VM *start(const char *machine, const char *extra)
@@ -20,6 +23,17 @@ static VM *start(const char *machine, const char *extra)
 
     vm_wait_ready(vm);
     return vm;
+}
+
+/* Where a test is not about all of RAM: that takes seconds in tests/nested */
+static void fill(VM *vm, uint64_t at, int seed)
+{
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", at, PART, seed);
+}
+
+static void check(VM *vm, uint64_t at, int seed)
+{
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", at, PART, seed);
 }
 
 static VM *start_kind(const VMKind *kind)
@@ -140,8 +154,8 @@ static void test_properties(void)
         } else {
             vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
         }
-        vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 7", VM_AT(64 * MiB), 4 * MiB);
-        vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 7", VM_AT(64 * MiB), 4 * MiB);
+        fill(vm, MIDDLE, 7);
+        check(vm, MIDDLE, 7);
         vm_quit(vm);
     }
 }
@@ -232,16 +246,15 @@ static void test_bind_refused_auto(void)
     vm_faults_end();
 
     vm_assert_hva(vm, "ram0", "refused");
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 3", VM_AT(64 * MiB), 4 * MiB);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 3", VM_AT(64 * MiB), 4 * MiB);
+    fill(vm, MIDDLE, 3);
+    check(vm, MIDDLE, 3);
     vm_quit(vm);
 }
 
 /* Guest page faults that KVM cannot serve */
 
 #define FAULT_ADDRESS   VM_AT(32 * MiB)
-#define FILLED          (FAULT_ADDRESS - 4 * MiB)
-#define FILLED_LEN      (8 * MiB)
+#define FILLED          (FAULT_ADDRESS - PART / 2)
 
 static VM *start_faulty(int err)
 {
@@ -253,7 +266,7 @@ static VM *start_faulty(int err)
     vm_faults_begin(fault_path);
     vm = start(VM_TYPE, "");
     vm_faults_end();
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 4", FILLED, FILLED_LEN);
+    fill(vm, FILLED, 4);
     vm_set_faults(fault_path, fault);
     return vm;
 }
@@ -288,7 +301,7 @@ static void test_fault_stop(const void *err)
     qtest_qmp_assert_success(vm->qts, "{'execute': 'system_reset'}");
     qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
     vm_wait_ready(vm);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 4", FILLED, FILLED_LEN);
+    check(vm, FILLED, 4);
     vm_quit(vm);
 }
 
@@ -406,8 +419,8 @@ static void test_two_backends(void)
     vm_do(vm, "write64 %" PRIu64 " 2", second);
     g_assert_cmpint(vm_number(vm, "read64 %" PRIu64, first), ==, 1);
     g_assert_cmpint(vm_number(vm, "read64 %" PRIu64, second), ==, 2);
-    vm_do(vm, "fill 9");
-    vm_do(vm, "check 9");
+    fill(vm, VM_AT(128 * MiB - PART / 2), 9);
+    check(vm, VM_AT(128 * MiB - PART / 2), 9);
     vm_quit(vm);
 }
 
@@ -417,11 +430,11 @@ static void test_two_vms(void)
 
     vm_assert_bound(a, "ram0", VM_RAM_SIZE);
     vm_assert_bound(b, "ram0", VM_RAM_SIZE);
-    vm_do(a, "fill 1");
-    vm_do(b, "fill 2");
-    vm_do(a, "check 1");
+    fill(a, MIDDLE, 1);
+    fill(b, MIDDLE, 2);
+    check(a, MIDDLE, 1);
     vm_quit(a);
-    vm_do(b, "check 2");
+    check(b, MIDDLE, 2);
     vm_quit(b);
 }
 
