@@ -31,6 +31,7 @@
 #include <string.h>
 #include <termios.h>
 #include <unistd.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -263,7 +264,7 @@ int main(void)
     load_modules();
 
     cpus = get_nprocs() < MAX_CPUS ? get_nprocs() : MAX_CPUS;
-    page_size = sysconf(_SC_PAGESIZE);
+    page_size = getauxval(AT_PAGESZ);
     allocate();
     greet();
     while (fgets(line, sizeof(line), stdin)) {
