@@ -207,8 +207,9 @@ if ARCH == 'x86_64':
     # The host's kernel reads and writes packets in bound RAM
     case('vhost/net', 'net-test', 'net/vhost')(qtest)
 case('qtest/savevm', 'migration-test', 'migration/savevm/smp')(qtest)
-case('qtest/hotplug', 'hotplug-test',
-     'hotplug/mixed/' + {'x86_64': 'q35', 'aarch64': 'virt-smp'}[ARCH])(qtest)
+KIND = {'x86_64': 'q35', 'aarch64': 'virt-smp'}[ARCH]
+case('qtest/hotplug', 'hotplug-test', f'hotplug/mixed/{KIND}')(qtest)
+case('qtest/cpr', 'cpr-test', f'cpr/transfer/{KIND}')(qtest)
 
 
 @case('old-kernel/refused')
