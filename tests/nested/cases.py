@@ -15,6 +15,7 @@ import time
 import traceback
 
 import memory
+import vfio
 from vm import (ARCH, BACKEND, DEFAULT, MACHINES, MIB, QEMU, RAM, RAM_START, Guest, check,
                 test_memory, uefi)
 
@@ -210,6 +211,31 @@ case('qtest/savevm', 'migration-test', 'migration/savevm/smp')(qtest)
 KIND = {'x86_64': 'q35', 'aarch64': 'virt-smp'}[ARCH]
 case('qtest/hotplug', 'hotplug-test', f'hotplug/mixed/{KIND}')(qtest)
 case('qtest/cpr', 'cpr-test', f'cpr/transfer/{KIND}')(qtest)
+
+
+if ARCH == 'x86_64':
+    @case('vfio/dma')
+    def vfio_dma():
+        """A device of the host reads and writes bound RAM, all of which it has pinned."""
+        source, target = 64 * MIB, 65 * MIB
+        host = memory.HostMemory()
+        with Guest(DEFAULT, *vfio.options()) as guest:
+            guest.ready()
+            guest.check_bound()
+            host.check_risen(RAM)
+            guest.ask(f'fillr {source} {vfio.Edu.SIZE} 1')
+            guest.ask(f'zero {target} {vfio.Edu.SIZE}')
+            vfio.Edu().copy(source, target)
+            for offset in range(0, vfio.Edu.SIZE, 256):
+                values = {guest.ask(f'read64 {page + offset}') for page in (source, target)}
+                check(len(values) == 1, 'at', offset, values)
+
+    @case('vfio/balloon')
+    def vfio_balloon():
+        """What a device has pinned must stay where it is: nothing is discarded then."""
+        with Guest(DEFAULT, *memory.BALLOON, *vfio.options(), linux=True) as guest:
+            guest.ready()
+            memory.balloon(guest, pinned=True)
 
 
 @case('old-kernel/refused')

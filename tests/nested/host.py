@@ -28,16 +28,17 @@ SUITE = 'trixie-backports'
 EMULATED = {
     'x86_64': {
         'machine': ['-machine', 'q35', '-cpu', 'qemu64,+svm,+npt'],
-        'console': 'ttyS0', 'tty': 'ttyS1',
+        'parameters': 'console=ttyS0 intel_iommu=on', 'tty': 'ttyS1',
         'modules': ['irqbypass', 'kvm', 'kvm-amd',
-                    'tun', 'tap', 'vhost_iotlb', 'vhost', 'vhost_net'],
+                    'tun', 'tap', 'vhost_iotlb', 'vhost', 'vhost_net',
+                    'vfio', 'vfio_iommu_type1', 'vfio-pci-core', 'vfio-pci'],
         'firmware': ['bios.bin', 'bios-256k.bin', 'kvmvapic.bin', 'linuxboot_dma.bin',
                      'linuxboot.bin', 'OVMF_CODE_4M.fd', 'OVMF_CODE_4M.secboot.fd',
                      'OVMF_VARS_4M.fd'],
     },
     'aarch64': {
         'machine': ['-machine', 'virt,virtualization=on,gic-version=3', '-cpu', 'cortex-a76'],
-        'console': 'ttyAMA0', 'tty': 'ttyAMA1',
+        'parameters': 'console=ttyAMA0', 'tty': 'ttyAMA1',
         'modules': [],
         'firmware': ['QEMU_EFI.fd'],
     },
@@ -75,7 +76,7 @@ class Host:
         image.add('bin/busybox', next(busybox.glob('**/bin/busybox')), 0o755)
         image.add('init', HERE / 'init', 0o755)
         for number, module in enumerate(self.emulated['modules']):
-            image.add(f'modules/{number}-{module}.ko', self.kernel.module(module))
+            image.add(f'modules/{number:02}-{module}.ko', self.kernel.module(module))
 
         image.add('cases.py', HERE / 'cases.py', 0o755)
         image.python(HERE / 'cases.py', HERE, self.build / 'src/qemu/python')
@@ -108,14 +109,14 @@ class Host:
         guest = Image(self.arch, self.root)
         guest.add('init', init, 0o755)
         for number, module in enumerate(GUEST_MODULES if self.kernel.modular else []):
-            guest.add(f'modules/{number}-{module}.ko', self.kernel.module(module))
+            guest.add(f'modules/{number:02}-{module}.ko', self.kernel.module(module))
         initrd = init.with_suffix('.cpio')
         guest.write(initrd)
         image.add('guest/initrd', initrd)
         image.add('guest/vmlinuz', self.kernel.image)
 
     def command(self, *args, **variables):
-        append = f'console={self.emulated["console"]} panic=-1 rdinit=/init'
+        append = f'{self.emulated["parameters"]} panic=-1 rdinit=/init'
         for name, value in variables.items():
             append += f' {name}="{value}"'
         return [self.build / f'bin/qemu-system-{self.arch}', *self.emulated['machine'],

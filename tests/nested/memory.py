@@ -15,8 +15,8 @@ from vm import MIB, check, test_memory
 BLOCK = 128 * MIB
 # On the command line of a VM for `dimm` and `poison`, and for all
 BASICS = ['-m', 'slots=1,maxmem=1G', '-trace', 'kvm_guest_memfd_fault']
-DEVICES = [*BASICS,
-           '-device', 'virtio-balloon-pci',
+BALLOON = ['-device', 'virtio-balloon-pci']
+DEVICES = [*BASICS, *BALLOON,
            '-object', f'memory-backend-guest-memfd,id=vmem,size={BLOCK}',
            '-device', 'virtio-mem-pci,id=virtio-mem,memdev=vmem,requested-size=0']
 
@@ -53,6 +53,30 @@ class HostMemory:
         self.before = self.now()
 
 
+def gmem_file(guest, size):
+    """A mapping of QEMU's guest_memfd of this size, which has no name to open it by."""
+    pid = guest.vm.get_pid()
+    for link in Path(f'/proc/{pid}/fd').iterdir():
+        if 'kvm-gmem' in os.readlink(link):
+            # SYS_pidfd_getfd
+            fd = ctypes.CDLL(None).syscall(438, os.pidfd_open(pid), int(link.name), 0)
+            check(fd >= 0, 'pidfd_getfd')
+            if os.fstat(fd).st_size == size:
+                return mmap.mmap(fd, size)
+            os.close(fd)
+    raise AssertionError(f'QEMU has no guest_memfd of {size} bytes')
+
+
+def resident(guest):
+    """Bytes of RAM that the host has memory for."""
+    file = gmem_file(guest, guest.ram)
+    pages = (ctypes.c_ubyte * (guest.ram // mmap.PAGESIZE))()
+    start = ctypes.addressof(ctypes.c_ubyte.from_buffer(file))
+    check(not ctypes.CDLL(None).mincore(ctypes.c_void_p(start), ctypes.c_size_t(guest.ram), pages),
+          'mincore')
+    return sum(page & 1 for page in pages) * mmap.PAGESIZE
+
+
 def ram(guest):
     return int(dict(w.split('=') for w in guest.ask('memory').split())['ram'])
 
@@ -65,8 +89,8 @@ def test_added(guest, before):
     check(test_memory(guest) > BLOCK + guest.ram // 3)
 
 
-def balloon(guest):
-    """Inflated and deflated again by the guest's driver."""
+def balloon(guest, pinned=False):
+    """Inflated and deflated again by the guest's driver. Pinned memory stays in use."""
     size = 64 * MIB
     before = ram(guest)
     test_memory(guest)
@@ -74,13 +98,17 @@ def balloon(guest):
     host = HostMemory()
     guest.vm.cmd('balloon', value=guest.ram - size)
     wait_until(lambda: guest.vm.cmd('query-balloon')['actual'] == guest.ram - size, 'inflated')
-    host.wait_fallen(size)
+    if pinned:
+        check(resident(guest) == guest.ram, 'of', guest.ram, 'bytes there are', resident(guest))
+    else:
+        host.wait_fallen(size)
     check(ram(guest) <= before - size, 'the guest still has', ram(guest), 'of', before)
     guest.vm.cmd('balloon', value=guest.ram)
     wait_until(lambda: guest.vm.cmd('query-balloon')['actual'] == guest.ram, 'deflated')
     guest.ask('allocate')
     test_memory(guest)
-    host.check_risen(size)
+    if not pinned:
+        host.check_risen(size)
     guest.check_bound()
 
 
@@ -123,20 +151,6 @@ def dimm(guest):
     guest.ask('allocate')
     test_memory(guest)
     guest.check_bound()
-
-
-def gmem_file(guest, size):
-    """A mapping of QEMU's guest_memfd of this size, which has no name to open it by."""
-    pid = guest.vm.get_pid()
-    for link in Path(f'/proc/{pid}/fd').iterdir():
-        if 'kvm-gmem' in os.readlink(link):
-            # SYS_pidfd_getfd
-            fd = ctypes.CDLL(None).syscall(438, os.pidfd_open(pid), int(link.name), 0)
-            check(fd >= 0, 'pidfd_getfd')
-            if os.fstat(fd).st_size == size:
-                return mmap.mmap(fd, size)
-            os.close(fd)
-    raise AssertionError(f'QEMU has no guest_memfd of {size} bytes')
 
 
 def lose_page(guest, gpa):
