@@ -44,7 +44,8 @@ GuestMemfdInfoList *qmp_query_guest_memfd(Error **errp)
 
     RCU_READ_LOCK_GUARD();
     RAMBLOCK_FOREACH(rb) {
-        if (rb->gmem) {
+        /* A deleted backend has no id; its memory may still wait for RCU */
+        if (rb->gmem && object_get_canonical_path_component(rb->mr->owner)) {
             QAPI_LIST_APPEND(tail, guest_memfd_info(rb));
         }
     }
