@@ -616,6 +616,7 @@ int main(int argc, char **argv)
     }
 
     ret = g_test_run();
+    unlink(fault_path);
     rmdir(tmp);
     return ret;
 }

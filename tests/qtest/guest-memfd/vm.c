@@ -379,12 +379,10 @@ void vm_set_fault(const char *fault)
         close(fd);
     }
     if (fault) {
-        g_assert_true(g_file_set_contents(path, fault, -1, NULL));
-        g_setenv("GUEST_MEMFD_FAULT", path, true);
-        g_setenv("LD_PRELOAD", VM_FAULT_LIB, true);
+        vm_set_faults(path, fault);
+        vm_faults_begin(path);
     } else {
-        g_unsetenv("LD_PRELOAD");
-        g_unsetenv("GUEST_MEMFD_FAULT");
+        vm_faults_end();
         unlink(path);
         g_clear_pointer(&path, g_free);
     }
