@@ -155,12 +155,7 @@ static void test_dimm(void)
             "'memdev': 'mem1', 'addr': 4294967296}}");
         vm_do(vm, "fillr 0x100000000 0x2000000 8");
         vm_do(vm, "checkr 0x100000000 0x2000000 8");
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
-                                 "'arguments': {'id': 'dimm1'}}");
-        vm_eject_dimm(vm, 0);
-        qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
-                                 "'arguments': {'id': 'mem1'}}");
+        vm_remove_dimm(vm, 1, 0);
         vm_quit(vm);
     }
 }

@@ -86,12 +86,7 @@ static void start_guest(VM *vm, const VMKind *c)
 static void replace_dimm(VM *vm)
 {
     vm_wait_ready(vm);
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
-                             "'arguments': {'id': 'dimm1'}}");
-    vm_eject_dimm(vm, 0);
-    qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
-                             "'arguments': {'id': 'mem1'}}");
+    vm_remove_dimm(vm, 1, 0);
     qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
         "'arguments': {'qom-type': 'memory-backend-guest-memfd',"
         "'id': 'mem1', 'size': %" PRIu64 "}}", DIMM_LEN);

@@ -383,12 +383,7 @@ static void test_unplug(const void *data)
     check(vm, dimm, GONE_LEN);
     before = unevictable();
     vm_start_count(vm, c->cpus, VM_AT(COUNT), COUNT_LEN);
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
-                             "'arguments': {'id': 'dimm1'}}");
-    vm_eject_dimm(vm, 0);
-    qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
-                             "'arguments': {'id': 'mem1'}}");
+    vm_remove_dimm(vm, 1, 0);
     vm_wait_gmem_fds(vm, 1);
     g_assert_cmpint(vm_count_maps(vm), ==, maps - 1);
     wait_unevictable(before, -(int64_t)GONE_LEN);

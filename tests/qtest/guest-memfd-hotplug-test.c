@@ -29,19 +29,6 @@ static void add_dimm(VM *vm, const char *type, int i)
                              DIMM + i * GiB);
 }
 
-static void remove_dimm(VM *vm, int i, int slot)
-{
-    g_autofree char *mem = g_strdup_printf("mem%d", i);
-    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
-
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
-                             "'arguments': {'id': %s}}", dimm);
-    vm_eject_dimm(vm, slot);
-    qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
-                             "'arguments': {'id': %s}}", mem);
-}
-
 static void assert_in_use(VM *vm, const char *id)
 {
     QDict *error = qtest_qmp_assert_failure_ref(vm->qts,
@@ -79,7 +66,7 @@ static void test_cycles(const void *data)
             vm_start_count(vm, 1, VM_AT(16 * MiB), 64 * MiB);
         }
         assert_in_use(vm, "mem0");
-        remove_dimm(vm, 0, 0);
+        vm_remove_dimm(vm, 0, 0);
         g_assert_false(vm_info_exists(vm, "mem0"));
         vm_wait_gmem_fds(vm, 1);
         g_assert_cmpint(vm_count_slots(vm, "ram0", "bound"), ==, slots);
@@ -125,8 +112,8 @@ static void test_mixed(const void *data)
     for (int i = 0; i < ARRAY_SIZE(types); i++) {
         vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", DIMM + i * GiB, SIZE, i);
     }
-    remove_dimm(vm, 0, 0);
-    remove_dimm(vm, 2, 2);
+    vm_remove_dimm(vm, 0, 0);
+    vm_remove_dimm(vm, 2, 2);
     vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 1", DIMM + GiB, SIZE);
     vm_do(vm, "check 9");
     vm_quit(vm);
@@ -175,7 +162,7 @@ static void test_same_name(void)
         vm_assert_bound(vm, "mem0", SIZE);
         g_assert_cmphex(qtest_readq(vm->qts, DIMM), ==, 0);
         qtest_writeq(vm->qts, DIMM, 1);
-        remove_dimm(vm, 0, 0);
+        vm_remove_dimm(vm, 0, 0);
     }
     add_dimm(vm, GMEM, 0);
     vm_wait_gmem_fds(vm, 2);

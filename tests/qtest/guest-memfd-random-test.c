@@ -117,12 +117,7 @@ static void do_dimm(State *s)
     g_autofree char *dimm = g_strdup_printf("dimm%d", i);
 
     if (s->dimm[i]) {
-        qtest_qmp_assert_success(s->vm->qts, "{'execute': 'device_del',"
-                                 "'arguments': {'id': %s}}", dimm);
-        vm_eject_dimm(s->vm, i);
-        qtest_qmp_eventwait(s->vm->qts, "DEVICE_DELETED");
-        qtest_qmp_assert_success(s->vm->qts, "{'execute': 'object-del',"
-                                 "'arguments': {'id': %s}}", mem);
+        vm_remove_dimm(s->vm, i, i);
     } else {
         uint64_t addr = DIMM + i * GiB;
 

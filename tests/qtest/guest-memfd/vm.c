@@ -441,6 +441,19 @@ void vm_eject_dimm(VM *vm, int slot)
     DIMM_OUT(b)(vm->qts, DIMM_CONTROL, DIMM_EJECT);
 }
 
+void vm_remove_dimm(VM *vm, int i, int slot)
+{
+    g_autofree char *mem = g_strdup_printf("mem%d", i);
+    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
+
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
+                             "'arguments': {'id': %s}}", dimm);
+    vm_eject_dimm(vm, slot);
+    qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
+                             "'arguments': {'id': %s}}", mem);
+}
+
 int vm_count_maps(VM *vm)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/maps",

@@ -114,6 +114,8 @@ void vm_stop_count(VM *vm);
  * memory slot.  From the host, so that the payload can go on with its work.
  */
 void vm_eject_dimm(VM *vm, int slot);
+/* Unplug DIMM "dimm@i" from that slot, and delete its backend "mem@i" */
+void vm_remove_dimm(VM *vm, int i, int slot);
 
 /* Files that QEMU has open whose link contains "kvm-gmem" */
 int vm_count_gmem_fds(VM *vm);
