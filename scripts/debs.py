@@ -8,6 +8,7 @@ makes DIR, a system root, from the packages and all that they depend on.
 
 import fnmatch
 import functools
+import lzma
 import os
 import re
 import shutil
@@ -74,10 +75,9 @@ class Archive:
 class Kernel:
     """A Debian kernel: the first of the wanted versions (patterns) that can be had."""
 
-    def __init__(self, archive, wanted, flavour=None):
+    def __init__(self, archive, wanted, flavour=None, modular=True):
         self.top = archive.top / 'kernel'
-        # Other than the cloud's, a flavour has many modules, which nobody here needs
-        self.modular = not flavour
+        self.modular = modular
         self.flavour = flavour or f'cloud-{archive.arch}'
         self.image = None
         for pattern in wanted.split():
@@ -117,15 +117,30 @@ class Kernel:
         self.image = images[0]
         self.version = self.tree.name.partition('+')[0]
 
-    def module(self, name):
-        """The content of a kernel module."""
-        found = [*self.tree.glob(f'**/{name}.ko*')]
-        if not found:
-            sys.exit(f'error: kernel {self.tree.name} has no module {name}')
-        if found[0].suffix == '.ko':
-            return found[0].read_bytes()
-        return subprocess.run(['xz', '-dc', found[0]], check=True,
-                              stdout=subprocess.PIPE).stdout
+    def modules(self, names):
+        """The contents of modules by their names, each after those that it depends on."""
+        def key(name):
+            return name.replace('-', '_')
+
+        def add(name):
+            if key(name) in contents:
+                return
+            if key(name) not in files:
+                sys.exit(f'error: kernel {self.tree.name} has no module {name}')
+            file = files[key(name)]
+            content = file.read_bytes()
+            if file.suffix == '.xz':
+                content = lzma.decompress(content)
+            for other in re.search(rb'\0depends=([^\0]*)', content)[1].decode().split(','):
+                if other:
+                    add(other)
+            contents[key(name)] = content
+
+        files = {key(f.name.partition('.')[0]): f for f in self.tree.glob('**/*.ko*')}
+        contents = {}
+        for name in names:
+            add(name)
+        return contents
 
 
 def relative_links(root):

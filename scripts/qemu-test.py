@@ -5,13 +5,16 @@
 usage: qemu-test.py BUILD/qemu NAME [ARGUMENT...]
 NAME is what `meson test --list` shows there, e.g. qtest-x86_64/guest-memfd-test; the
 test's command and environment come from that build. ARGUMENTs go to the test, e.g.
--p /x86_64/guest-memfd to run a part.
+-p /x86_64/guest-memfd to run a part. Our qtests run where KVM binds guest_memfds.
 """
 
 import json
 import os
 import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / 'tests/nested'))
+import kvm  # noqa: E402 pylint: disable=wrong-import-position
 
 
 def main():
@@ -26,9 +29,14 @@ def main():
         alike = sorted({t['name'] for t in tests if name in t['name']})
         sys.exit(f"error: QEMU's build has no test {name}"
                  + (f'; did you mean {", ".join(alike[:8])}?' if alike else ''))
+    command = [*test['cmd'], *extra]
+    os.environ.update(test['env'])
+    top = Path(build).resolve().parent
     os.chdir(test['workdir'] or build)
+    if '/guest-memfd-' in name:
+        kvm.ensure(top, name.rpartition('/')[2], command)
     sys.stdout.flush()
-    os.execvpe(test['cmd'][0], [*test['cmd'], *extra], os.environ | test['env'])
+    os.execvp(command[0], command)
 
 
 if __name__ == '__main__':

@@ -18,14 +18,15 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS.parent / d) for d in ('tests/libvirt', 'tests/peers', 'scripts/tests')]
+sys.path[:0] = [str(TESTS.parent / d) for d in ('tests/libvirt', 'tests/peers', 'tests/nested',
+                                               'scripts/tests')]
 import daemon
+import kvm
 import run as peer_tests
 import tap
 from daemon import Host, VirshError, wait_for
 from domain import CONTRIB, HIDDEN, IMAGE, MIB, QEMU_NS, Domain, example, memory_options
 
-HOST_CHECK = TESTS.parent / 'contrib/guest-memfd/guest-memfd-host-check'
 GIB = 1 << 30
 # Clear of the guest program and of what a PC has below 1 MiB
 START, LENGTH = 64 * MIB, 256 * MIB
@@ -444,16 +445,13 @@ def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__.split('\n\n', maxsplit=1)[1])
     BUILD = Path(sys.argv[1]).resolve()
-    host_check = subprocess.run([sys.executable, HOST_CHECK], text=True, check=False,
-                                stdout=subprocess.PIPE)
+    # There is no network where the tests run.
+    VIRTIOFSD = unpack_virtiofsd()
+    kvm.ensure(BUILD, 'libvirt')
     reason = daemon.reason_not_to()
-    if host_check.returncode:
-        reason = host_check.stdout.rpartition('\n\n')[2].strip() or 'the host check failed'
     if reason:
         print(f'1..0 # SKIP {reason}')
         return
-    # There is no network where the tests run.
-    VIRTIOFSD = unpack_virtiofsd()
     SCRATCH = daemon.enter()
     # QEMU's user need not be able to enter the directories above.
     (SCRATCH / 'build').mkdir()

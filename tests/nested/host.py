@@ -5,6 +5,8 @@
 usage: host.py [--build DIR] [--console] HOST [TEST [ARGUMENT...]]
 HOST is a section of the file hosts beside this one; TEST replaces the test named there:
     host.py x86_64 python3 /cases.py linux/pc
+x86_64-machine has this machine's files, and runs what this machine does:
+    host.py x86_64-machine contrib/guest-memfd/guest-memfd-host-check
 With --console the host's shell is on the terminal; Ctrl-A X ends it. Else what the test
 prints (TAP) goes to the standard output, and what the host says to BUILD/nested/logs.
 """
@@ -13,8 +15,10 @@ import argparse
 import configparser
 import fcntl
 import os
+import shlex
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -29,9 +33,7 @@ EMULATED = {
     'x86_64': {
         'machine': ['-machine', 'q35', '-cpu', 'qemu64,+svm,+npt'],
         'parameters': 'console=ttyS0 intel_iommu=on', 'tty': 'ttyS1',
-        'modules': ['irqbypass', 'kvm', 'kvm-amd',
-                    'tun', 'tap', 'vhost_iotlb', 'vhost', 'vhost_net',
-                    'vfio', 'vfio_iommu_type1', 'vfio-pci-core', 'vfio-pci'],
+        'modules': ['kvm-amd', 'tun', 'vhost_net', 'vfio_iommu_type1', 'vfio-pci'],
         'firmware': ['bios.bin', 'bios-256k.bin', 'kvmvapic.bin', 'linuxboot_dma.bin',
                      'linuxboot.bin', 'OVMF_CODE_4M.fd', 'OVMF_CODE_4M.secboot.fd',
                      'OVMF_VARS_4M.fd'],
@@ -49,35 +51,51 @@ HOST_CHECK = TOP / 'contrib/guest-memfd/guest-memfd-host-check'
 PROGRAMS = ['qemu-system-{}', 'qemu-img', 'tests/qtest/guest-memfd-*-test',
             'tests/qtest/guest-memfd-test', 'tests/guest-memfd/libguest-memfd-fault.so']
 GUEST_MODULES = ['virtio_balloon', 'virtio_mem']
+# The root file system of the machine, for a host that may not write to it
+MACHINE_OPTIONS = ['-virtfs', 'local,path=/,mount_tag=machine,readonly=on,security_model=none,'
+                   'multidevs=remap']
 
 
 class Host:
-    def __init__(self, build, name, section):
+    """An emulated machine: its kernel, and an initramfs with all that the tests need."""
+    more_modules = []
+
+    def __init__(self, build, name, section, log=None):
         self.build = build
         self.name = name
         self.arch = name.partition('-')[0]
         self.limit = section.getint('limit')
         self.options = section.get('options', '').split()
+        self.variables = {}
         self.emulated = EMULATED[self.arch]
         self.kernel = Kernel(Archive(build, SUITE, self.arch), section['kernel'],
-                             section.get('flavour'))
+                             section.get('flavour'), section.getboolean('modules', True))
         self.cross = self.arch != os.uname().machine
         self.root = build / f'nested/sysroot-{self.arch}' if self.cross else Path('/')
         self.qemu = build / (f'qemu-{self.arch}' if self.cross else 'qemu')
-        self.log = build / 'nested/logs' / f'{name}.log'
+        self.log = build / 'nested/logs' / f'{log or name}.log'
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.initrd = build / 'nested/images' / f'{name}.cpio'
 
     def make_image(self):
-        """An initramfs with all that the tests need."""
         image = Image(self.arch, self.root)
         archive = Archive(self.build, SUITE, self.arch)
         busybox = archive.unpack(self.build / f'nested/busybox-{self.arch}', 'busybox-static')
         image.add('bin/busybox', next(busybox.glob('**/bin/busybox')), 0o755)
         image.add('init', HERE / 'init', 0o755)
-        for number, module in enumerate(self.emulated['modules']):
-            image.add(f'modules/{number:02}-{module}.ko', self.kernel.module(module))
+        self.add_modules(image, self.emulated['modules'] + self.more_modules)
+        self.add_files(image)
+        self.initrd.parent.mkdir(exist_ok=True)
+        # Another host may be reading the one that is there
+        new = self.initrd.with_suffix('.new')
+        image.write(new)
+        new.replace(self.initrd)
 
+    def add_modules(self, image, names):
+        for number, (name, content) in enumerate(self.kernel.modules(names).items()):
+            image.add(f'modules/{number:02}-{name}.ko', content)
+
+    def add_files(self, image):
         image.add('cases.py', HERE / 'cases.py', 0o755)
         image.python(HERE / 'cases.py', HERE, self.build / 'src/qemu/python')
         for script in HOST_CHECK, DEMO:
@@ -94,8 +112,6 @@ class Host:
                 path = Path(where, file)
                 image.add(f'qemu/{path.relative_to(native)}', path)
         self.make_guest(image)
-        self.initrd.parent.mkdir(exist_ok=True)
-        image.write(self.initrd)
 
     def make_guest(self, image):
         """The Linux guest of the tests: the host's kernel, and a single program."""
@@ -108,8 +124,8 @@ class Host:
                         HERE.parent / 'guest-memfd', source, '-o', init], check=True)
         guest = Image(self.arch, self.root)
         guest.add('init', init, 0o755)
-        for number, module in enumerate(GUEST_MODULES if self.kernel.modular else []):
-            guest.add(f'modules/{number:02}-{module}.ko', self.kernel.module(module))
+        if self.kernel.modular:
+            self.add_modules(guest, GUEST_MODULES)
         initrd = init.with_suffix('.cpio')
         guest.write(initrd)
         image.add('guest/initrd', initrd)
@@ -117,10 +133,10 @@ class Host:
 
     def command(self, *args, **variables):
         append = f'{self.emulated["parameters"]} panic=-1 rdinit=/init'
-        for name, value in variables.items():
+        for name, value in {**self.variables, **variables}.items():
             append += f' {name}="{value}"'
         return [self.build / f'bin/qemu-system-{self.arch}', *self.emulated['machine'],
-                *self.options, '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2G',
+                '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2G', *self.options,
                 '-display', 'none', '-nodefaults', '-no-reboot', '-kernel', self.kernel.image,
                 '-initrd', self.initrd, '-append', append, *args]
 
@@ -151,6 +167,61 @@ class Host:
         return begun, status == 0
 
 
+    def run_well(self, test):
+        """Run it, and show the end of the host's log unless all is well."""
+        begun, good = self.run(test)
+        if not begun:
+            # Kernels under emulation panic once in a while before they have done anything
+            print('# trying again', flush=True)
+            begun, good = self.run(test)
+        if not good:
+            for line in self.log.read_text(errors='replace').splitlines()[-40:]:
+                print('#', line)
+            print(f'# all that the host said is in {self.log}')
+        return good
+
+
+class MachineHost(Host):
+    """One with this machine's files, which it can change for itself alone."""
+    more_modules = ['9pnet_virtio', '9p', 'overlay']
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.options += MACHINE_OPTIONS
+        self.variables['MACHINE'] = 'yes'
+
+    def add_files(self, image):
+        """All that it needs is there."""
+
+    def run_well(self, test):
+        """Run it in this directory and environment."""
+        variables = ' '.join(f'{name}={shlex.quote(value)}'
+                             for name, value in os.environ.items() if name.isidentifier())
+        with tempfile.NamedTemporaryFile('w', dir=self.log.parent, suffix='.sh') as script:
+            script.write('test -c /dev/kvm || { echo "Bail out! no KVM in the host"; exit 1; }\n'
+                         f'cd {shlex.quote(os.getcwd())} || exit\n'
+                         f'exec env -i {variables} sh -c {shlex.quote(test)}\n')
+            script.flush()
+            # By its path, since the shell of the host's first process has an own idea of sh
+            return super().run_well(f'/bin/sh {script.name}')
+
+
+def prepare(build, name, **kwargs):
+    """The host of that name, ready to run."""
+    hosts = configparser.ConfigParser()
+    hosts.read(HERE / 'hosts')
+    if name not in hosts:
+        sys.exit(f'error: no host {name}; there are: {", ".join(hosts.sections())}')
+    (build / 'nested').mkdir(exist_ok=True)
+    with open(build / 'nested/lock', 'w', encoding='ascii') as lock:
+        # Hosts share packages, and Meson starts several at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kind = MachineHost if hosts[name].get('files') == 'machine' else Host
+        host = kind(build, name, hosts[name], **kwargs)
+        host.make_image()
+    return host, hosts[name].get('test')
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
     parser.add_argument('--build', type=Path, default=HERE.parents[1] / 'build')
@@ -159,30 +230,13 @@ def main():
     parser.add_argument('test', nargs=argparse.REMAINDER)
     args = parser.parse_args()
 
-    hosts = configparser.ConfigParser()
-    hosts.read(HERE / 'hosts')
-    if args.host not in hosts:
-        sys.exit(f'error: no host {args.host}; there are: {", ".join(hosts.sections())}')
-    build = args.build.resolve()
-    (build / 'nested').mkdir(exist_ok=True)
-    with open(build / 'nested/lock', 'w', encoding='ascii') as lock:
-        # Hosts share packages, and Meson starts several at once
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        host = Host(build, args.host, hosts[args.host])
-        host.make_image()
+    host, test = prepare(args.build.resolve(), args.host)
     if args.console:
         sys.exit(host.console())
-    test = ' '.join(args.test) or hosts[args.host]['test']
-    begun, good = host.run(test)
-    if not begun:
-        # Kernels under emulation panic once in a while before they have done anything
-        print('# trying again', flush=True)
-        begun, good = host.run(test)
-    if not good:
-        for line in host.log.read_text(errors='replace').splitlines()[-40:]:
-            print('#', line)
-        print(f'# all that the host said is in {host.log}')
-    sys.exit(0 if good else 1)
+    test = ' '.join(args.test) or test
+    if not test:
+        sys.exit(f'error: which test is {args.host} to run?')
+    sys.exit(0 if host.run_well(test) else 1)
 
 
 if __name__ == '__main__':

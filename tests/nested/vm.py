@@ -68,6 +68,7 @@ class Guest:
         self.vm.set_machine(machine)
         self.vm.set_console()
         self.ram = ram
+        self.resets = 0
         self.unread = b''
 
     def __enter__(self):
@@ -79,13 +80,22 @@ class Guest:
     def __exit__(self, kind, value, trace):
         if kind:
             print('QEMU:', self.log(), 'unread on the console:', self.unread, file=sys.stderr)
+        elif self.vm.is_running():
+            self.check_resets()
         self.vm.shutdown(hard=True)
+
+    def check_resets(self):
+        """A guest that is lost, and so ends in a triple fault, must not pass for a new one."""
+        while event := self.vm.event_wait('RESET', 0, {'data': {'reason': 'guest-reset'}}):
+            check(self.resets, 'the guest was reset, and nobody had told it to:', event)
+            self.resets -= 1
 
     def hear(self):
         """The next line."""
         while b'\n' not in self.unread:
             got = self.vm.console_socket.recv(4096)
             check(got, 'QEMU has closed the console')
+            self.check_resets()
             self.unread += got
         line, _, self.unread = self.unread.partition(b'\n')
         return line.decode(errors='replace').strip()
@@ -110,6 +120,7 @@ class Guest:
 
     def ask(self, command):
         start = time.monotonic()
+        self.resets += command == 'reset'
         self.vm.console_socket.sendall(command.encode() + b'\n')
         answer = self.wait('ok')[3:]
         print(f'{command}: {time.monotonic() - start:.1f} s', file=sys.stderr)

@@ -53,6 +53,7 @@ def main():
     peer = peers[sys.argv[2]]
 
     os.environ['GUEST_MEMFD_PEER'] = command(build, peer)
+    os.environ['CHECK_LOG'] = f'peer-{peer.name}'
     os.execv(sys.executable, [sys.executable, str(SCRIPTS / 'qemu-test.py'), str(build / 'qemu'),
                               f'qtest-{os.uname().machine}/{peer["test"]}'])
 

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parents[1] / 'nested'))
+import kvm  # noqa: E402 pylint: disable=wrong-import-position
 PREFIX = '/x86_64/migration/'
 REFUSED = "is a guest_memfd, which this kernel's userfaultfd does not"
 TIME_LIMIT = 600
@@ -45,6 +47,7 @@ def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__.split('\n\n', maxsplit=1)[1])
     build, *cases = sys.argv[1:]
+    kvm.ensure(Path(build).resolve().parent, 'migration-test')
     if not cases:
         listed = migration_test(build, '-l').stdout.splitlines()
         cases = [line[len(PREFIX):] for line in listed if line.startswith(PREFIX)]
