@@ -4,12 +4,14 @@
 
 usage: check.py BUILD [SUITE|TEST...]
 The last line says how many cases passed, failed and were skipped. A test that fails
-without naming a case (it crashed, or ran into its time limit) counts as one failed case.
+without naming a case (it crashed, or ran into its time limit) counts as one failed case;
+what it had still to do is "not run".
 With CHECK_NO_SKIP=1 a skipped case is a failure of the run.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -34,10 +36,19 @@ def select(build, names):
     return sorted({test for name in names for test in called[name]})
 
 
+def missing(output):
+    """Cases that a test's plan has and its results have not."""
+    plan = re.search(r'^1\.\.(\d+)', output, re.MULTILINE)
+    done = re.findall(r'^(?:not )?ok\b', output, re.MULTILINE)
+    return max(0, int(plan[1]) - len(done)) if plan else 0
+
+
 def count(logs):
-    """Cases passed and skipped, and the names of those that failed."""
+    """Cases passed and skipped, the names of those that failed, and by test how many of
+    its cases did not run."""
     passed = skipped = 0
     failed = []
+    not_run = {}
     blamed = set()
     for suite in ET.parse(logs / 'testlog.junit.xml').iter('testsuite'):
         for case in suite.iter('testcase'):
@@ -53,9 +64,14 @@ def count(logs):
                 passed += 1
     for line in (logs / 'testlog.json').read_text().splitlines():
         test = json.loads(line)
+        left = missing(test.get('stdout', ''))
         if test['result'] not in GOOD and test['name'] not in blamed:
             failed.append(f'{test["name"]} ({test["result"]})')
-    return passed, failed, skipped
+            # The one that it was at
+            left -= 1
+        if left > 0:
+            not_run[test['name']] = left
+    return passed, failed, skipped, not_run
 
 
 def main():
@@ -67,12 +83,15 @@ def main():
                     '--print-errorlogs', *select(build, sys.argv[2:])], check=False)
     if not (logs / 'testlog.junit.xml').exists():
         sys.exit('error: Meson ran no test')
-    passed, failed, skipped = count(logs)
+    passed, failed, skipped, not_run = count(logs)
     for name in failed:
         print(f'FAILED {name}')
-    print(f'{passed} passed, {len(failed)} failed, {skipped} skipped')
+    for name, cases in not_run.items():
+        print(f'NOT RUN {cases} cases of {name}')
+    print(f'{passed} passed, {len(failed)} failed, {skipped} skipped'
+          + (f', {sum(not_run.values())} not run' if not_run else ''))
     strict = os.environ.get('CHECK_NO_SKIP') == '1'
-    sys.exit(1 if failed or not passed or (strict and skipped) else 0)
+    sys.exit(1 if failed or not_run or not passed or (strict and skipped) else 0)
 
 
 if __name__ == '__main__':

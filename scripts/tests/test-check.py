@@ -17,7 +17,8 @@ CHECK = Path(__file__).resolve().parent.parent / 'check.py'
 PROJECT = '''
 project('ends')
 python = import('python').find_installation()
-foreach end : ['pass', 'skip', 'none', 'fail', 'crash', 'hang', 'early', 'refuse']
+foreach end : ['pass', 'skip', 'none', 'fail', 'crash', 'hang', 'early', 'refuse', 'first',
+               'assert']
   test('a/' + end, python, args: [files('end.py'), end], protocol: 'tap',
        suite: end == 'pass' ? 'ends-well' : 'ends-otherwise', timeout: 2)
 endforeach
@@ -26,8 +27,10 @@ END = '''
 import os, sys, time
 print({'pass': '1..2\\nok 1 a\\nok 2 b', 'skip': '1..2\\nok 1 a\\nok 2 b # SKIP no',
        'none': '1..0 # SKIP no', 'fail': '1..2\\nok 1 a\\nnot ok 2 b', 'crash': '1..2\\nok 1 a',
-       'hang': '1..2\\nok 1 a', 'early': '1..2\\nok 1 a', 'refuse': ''}[sys.argv[1]], flush=True)
-if sys.argv[1] == 'crash':
+       'hang': '1..2\\nok 1 a', 'early': '1..2\\nok 1 a', 'refuse': '',
+       'first': '1..5\\nok 1 a', 'assert': '1..5\\nok 1 a\\nnot ok 2 b\\nBail out!'
+       }[sys.argv[1]], flush=True)
+if sys.argv[1] in ('crash', 'first', 'assert'):
     os.abort()
 if sys.argv[1] == 'hang':
     time.sleep(60)
@@ -80,6 +83,12 @@ class CheckTest(unittest.TestCase):
     def test_missing_cases_count_as_failed(self):
         self.ends('1 passed, 1 failed, 0 skipped', 1, 'early')
 
+    def test_crash_does_not_hide_cases_after_it(self):
+        self.ends('1 passed, 1 failed, 0 skipped, 3 not run', 1, 'first')
+
+    def test_cases_after_a_failed_assertion_are_not_run(self):
+        self.ends('1 passed, 1 failed, 0 skipped, 3 not run', 1, 'assert')
+
     def test_program_that_says_nothing_counts_as_failed(self):
         self.ends('0 passed, 1 failed, 0 skipped', 1, 'refuse')
 
@@ -89,7 +98,7 @@ class CheckTest(unittest.TestCase):
     def test_unknown_name_lists_what_there_is(self):
         lines, code = self.check('nonsense')
         self.assertEqual(code, 1)
-        self.assertIn('error: no test or suite nonsense; there are: a/crash, a/early, ', lines[0])
+        self.assertIn('error: no test or suite nonsense; there are: a/assert, a/crash, ', lines[0])
 
 
 if __name__ == '__main__':
