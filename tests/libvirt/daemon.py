@@ -65,7 +65,7 @@ def run(*command):
                           stdout=subprocess.PIPE).stdout.strip()
 
 
-def wait_for(condition, what, seconds=120):
+def wait_for(condition, what, seconds=600):
     deadline = time.monotonic() + seconds
     while not (result := condition()):
         if time.monotonic() > deadline:
@@ -150,7 +150,7 @@ class Host:
     def virsh(self, *args):
         """What virsh prints."""
         result = subprocess.run(self.command(*args), text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, timeout=300, check=False)
+                                stderr=subprocess.PIPE, timeout=900, check=False)
         if result.returncode:
             raise VirshError(result.stderr.strip())
         return result.stdout.strip()

@@ -101,7 +101,7 @@ class Domain:
 
     # The guest
 
-    def hear(self, seconds=120):
+    def hear(self, seconds=600):
         """The next line on its serial port."""
         deadline = time.monotonic() + seconds
         while b'\n' not in self.unread:

@@ -243,7 +243,7 @@ class MigrationTest(LibvirtTest):
 
     def arrive(self, guest, there, migration):
         """The guest on its new host."""
-        said = migration.communicate(timeout=300)
+        said = migration.communicate(timeout=900)
         self.assertEqual(migration.returncode, 0, said)
         self.assertEqual(guest.host.virsh('list', '--all', '--name'), '')
         guest.disconnect()
@@ -295,7 +295,7 @@ class MigrationTest(LibvirtTest):
         migration = self.start_migration(guest, self.other)
         self.wait_logging(guest, migration)
         guest.virsh('domjobabort')
-        migration.communicate(timeout=300)
+        migration.communicate(timeout=900)
         self.assertNotEqual(migration.returncode, 0)
         self.assertEqual(self.other.virsh('list', '--all', '--name'), '')
         self.assert_bound(guest, {'pc.ram': GIB})
@@ -305,7 +305,7 @@ class MigrationTest(LibvirtTest):
         guest = self.define('machine')
         guest.start()
         migration = self.start_migration(guest, self.other, '--postcopy')
-        said = migration.communicate(timeout=300)[1]
+        said = migration.communicate(timeout=900)[1]
         self.assertIn('guest_memfd', said)
         self.assert_bound(guest, {'pc.ram': GIB})
 

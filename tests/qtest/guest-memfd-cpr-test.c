@@ -42,11 +42,7 @@ static int connect_to(const char *path)
 {
     int fd = -1;
 
-    for (int i = 0; fd < 0 && i < 1000; i++) {
-        fd = unix_connect(path, NULL);
-        g_usleep(10 * 1000);
-    }
-    g_assert_cmpint(fd, >=, 0);
+    VM_WAIT((fd = unix_connect(path, NULL)) >= 0);
     return fd;
 }
 
@@ -65,9 +61,7 @@ static VM *start_successor(const VMKind *c, const char *cpr, const char *uri,
 
     vm->input = g_string_new(NULL);
     vm->qts = qtest_init_with_env_and_capabilities(NULL, args, NULL, false);
-    while (!g_file_test(cpr, G_FILE_TEST_EXISTS)) {
-        g_usleep(10 * 1000);
-    }
+    VM_WAIT(g_file_test(cpr, G_FILE_TEST_EXISTS));
     return vm;
 }
 

@@ -164,6 +164,9 @@ static void test_hint(const void *data)
                     1);
     vm_assert_hva(src, "ram0", "dirty-log");
 
+    /* All of it, before a guest that starves has counted in any */
+    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " %d", VM_AT(taken), COUNT_LEN,
+          SEED + 1);
     vm_start_count(src, c->cpus, VM_AT(taken), COUNT_LEN);
     migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);

@@ -22,9 +22,7 @@ void crawl_start(VM *vm, uint64_t start)
     crawl_wait_bound(vm);
     migrate_set_parameter_int(vm->qts, "max-bandwidth", CRAWL_BANDWIDTH);
     migrate_qmp(vm->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
-    while (read_ram_property_int(vm->qts, "dirty-sync-count") < 1) {
-        g_usleep(10 * 1000);
-    }
+    VM_WAIT(read_ram_property_int(vm->qts, "dirty-sync-count") >= 1);
     vm_assert_hva(vm, "ram0", "dirty-log");
 }
 
@@ -39,8 +37,6 @@ void crawl_cancel(VM *vm)
 
 void crawl_wait_bound(VM *vm)
 {
-    for (int i = 0; i < 6000 && vm_count_slots(vm, "ram0", "dirty-log"); i++) {
-        g_usleep(10 * 1000);
-    }
+    VM_WAIT(!vm_count_slots(vm, "ram0", "dirty-log"));
     vm_assert_bound(vm, "ram0", vm_info_number(vm, "ram0", "size"));
 }

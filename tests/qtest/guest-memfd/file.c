@@ -93,16 +93,11 @@ int64_t unevictable(void)
 
 void wait_unevictable(int64_t before, int64_t bytes)
 {
-    for (int i = 0; i < 600; i++) {
-        int64_t change = unevictable() - before;
-
-        if (bytes < 0 ? change < bytes / 2 : change > bytes / 2) {
-            return;
-        }
-        g_usleep(50 * 1000);
+    if (bytes < 0) {
+        VM_WAIT(unevictable() - before < bytes / 2);
+    } else {
+        VM_WAIT(unevictable() - before > bytes / 2);
     }
-    g_error("unevictable memory changed by %" PRId64 " bytes, not %" PRId64,
-            unevictable() - before, bytes);
 }
 
 uint64_t gmem_smaps(VM *vm, const char *field)

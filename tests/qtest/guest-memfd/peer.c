@@ -11,7 +11,6 @@
 
 #define PEER_COMMAND "GUEST_MEMFD_PEER"
 
-#define LISTEN_TIMEOUT_S    60
 
 struct Peer {
     GPid pid;
@@ -66,7 +65,6 @@ static char *replace(const char *text, const char *word, const char *with)
 
 Peer *peer_start(const char *template, const char *socket, const char *share)
 {
-    int64_t end = g_get_monotonic_time() + LISTEN_TIMEOUT_S * G_USEC_PER_SEC;
     g_autofree char *half = replace(template, "@socket", socket);
     g_autofree char *command = replace(half, "@share", share);
     g_auto(GStrv) argv = NULL;
@@ -82,11 +80,8 @@ Peer *peer_start(const char *template, const char *socket, const char *share)
                              &peer->pid, &peer->in, &out, NULL, &error);
     g_assert_no_error(error);
     peer->out = fdopen(out, "r");
-    while (!listens(socket)) {
-        g_assert_cmpint(waitpid(peer->pid, NULL, WNOHANG), ==, 0);
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
-        g_usleep(10 * 1000);
-    }
+    VM_WAIT(waitpid(peer->pid, NULL, WNOHANG) || listens(socket));
+    g_assert_cmpint(waitpid(peer->pid, NULL, WNOHANG), ==, 0);
     return peer;
 }
 

@@ -15,7 +15,6 @@
 #include "standard-headers/linux/virtio_mem.h"
 #include "virtio.h"
 
-#define DONE_TIMEOUT_S  60
 
 /* As in BALLOON_DEVICE, VIRTIO_MEM_DEVICE and IO_DEVICE */
 enum { BALLOON_SLOT = 4, VIRTIO_MEM_SLOT = 5, IO_SLOT = 6, END_SLOT };
@@ -113,12 +112,7 @@ static bool poll_done(VirtioDriver *driver, QVirtQueue *queue)
 
 static void wait_done(VirtioDriver *driver, QVirtQueue *queue)
 {
-    int64_t end = g_get_monotonic_time() + DONE_TIMEOUT_S * G_USEC_PER_SEC;
-
-    while (!poll_done(driver, queue)) {
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
-        g_usleep(1000);
-    }
+    VM_WAIT(poll_done(driver, queue));
 }
 
 /* Let the device have what was added to a queue, and wait until it is done */
@@ -200,13 +194,9 @@ static void send_hint_command(VirtioDriver *driver, uint32_t command)
 /* The hints stand between the device's command and the one to stop */
 void balloon_hint(VirtioDriver *driver, uint64_t start, uint64_t len)
 {
-    int64_t end = g_get_monotonic_time() + DONE_TIMEOUT_S * G_USEC_PER_SEC;
     uint32_t command;
 
-    while ((command = hint_command(driver)) <= VIRTIO_BALLOON_CMD_ID_DONE) {
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
-        g_usleep(1000);
-    }
+    VM_WAIT((command = hint_command(driver)) > VIRTIO_BALLOON_CMD_ID_DONE);
     send_hint_command(driver, command);
     give_free(driver, HINTING, start, len);
     send_hint_command(driver, VIRTIO_BALLOON_CMD_ID_STOP);

@@ -13,8 +13,6 @@
 #include "qobject/qlist.h"
 #include "vm.h"
 
-#define ANSWER_TIMEOUT_MS 120000
-
 /* The controller of DIMMs: an I/O port, or memory */
 #ifdef HOST_AARCH64
 #define DIMM_OUT(size)      qtest_write##size
@@ -96,7 +94,7 @@ static char *read_line(VM *vm)
             g_strchomp(line);
             return line;
         }
-        g_assert_cmpint(poll(&pfd, 1, ANSWER_TIMEOUT_MS), ==, 1);
+        g_assert_cmpint(poll(&pfd, 1, VM_TIMEOUT_S * 1000), ==, 1);
         n = read(vm->serial, buf, sizeof(buf));
         g_assert_cmpint(n, >, 0);
         g_string_append_len(vm->input, buf, n);
@@ -362,10 +360,7 @@ int vm_count_gmem_fds(VM *vm)
 
 void vm_wait_gmem_fds(VM *vm, int n)
 {
-    for (int i = 0; i < 500 && vm_count_gmem_fds(vm) != n; i++) {
-        g_usleep(10 * 1000);
-    }
-    g_assert_cmpint(vm_count_gmem_fds(vm), ==, n);
+    VM_WAIT(vm_count_gmem_fds(vm) == n);
 }
 
 void vm_set_fault(const char *fault)
@@ -399,7 +394,7 @@ char *vm_fail(const char *fmt, ...)
     args = g_strdup_vprintf(fmt, ap);
     va_end(ap);
     /* One that starts after all must not run for ever */
-    line = g_strdup_printf("timeout 60 %s %s -accel kvm"
+    line = g_strdup_printf("timeout 600 %s %s -accel kvm"
                            " -cpu " VM_CPU " -display none -nodefaults"
                            " -bios tests/guest-memfd/payload-%s.bin",
                            getenv("QTEST_QEMU_BINARY"), args,
@@ -427,10 +422,7 @@ void vm_stop_count(VM *vm)
     g_autofree char *answer = NULL;
 
     /* One pass at least, by the first CPU */
-    for (int i = 0; qtest_readq(vm->qts, vm->count) < 2; i++) {
-        g_assert_cmpint(i, <, 12000);
-        g_usleep(10 * 1000);
-    }
+    VM_WAIT(qtest_readq(vm->qts, vm->count) >= 2);
     answer = vm_command(vm, "stop");
     g_assert_true(g_str_has_prefix(answer, "passes="));
 }

@@ -48,6 +48,22 @@ extern const VMKind vm_kinds[2];
     "-machine " machine ",memory-backend=ram0 -m " VM_RAM
 #define VM_BACKEND "-object memory-backend-guest-memfd,id=ram0,size=" VM_RAM
 
+/*
+ * Limits are against hangs alone: the host may be an emulated one, and busy
+ * with other things
+ */
+#define VM_TIMEOUT_S 600
+
+/* Wait until it is true; it is evaluated again and again */
+#define VM_WAIT(condition) \
+    for (int64_t end_ = g_get_monotonic_time() + \
+                        VM_TIMEOUT_S * G_USEC_PER_SEC; \
+         !(condition); g_usleep(1000)) { \
+        if (g_get_monotonic_time() > end_) { \
+            g_error("not within %d s: %s", VM_TIMEOUT_S, #condition); \
+        } \
+    }
+
 /**
  * vm_test_init: begin a test program
  *
