@@ -50,7 +50,8 @@ class Archive:
 
     def unpack(self, into, *packages, depends=False):
         """Make the directory `into` from the packages, with all that they depend on or not."""
-        if (into / '.complete').exists():
+        complete = into / '.complete'
+        if complete.exists() and complete.read_text() == ' '.join(packages):
             return into
         print(f'# fetching {" ".join(packages)} ({self.suite}, {self.arch})',
               file=sys.stderr, flush=True)
@@ -68,7 +69,7 @@ class Archive:
         for deb in debs.glob('*.deb'):
             subprocess.run(['dpkg-deb', '-x', deb, into], check=True)
         shutil.rmtree(debs)
-        (into / '.complete').touch()
+        complete.write_text(' '.join(packages))
         return into
 
 

@@ -246,10 +246,25 @@ def refused():
     check('Linux 6.18' in said and said.count('\n') == 1, said)
 
 
+# libvirt's, which permits neither a fork nor another program
+SANDBOX = ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,'
+                       'resourcecontrol=deny']
+
+
+@case('sandbox/bound')
+def sandbox():
+    """Whatever QEMU has to find out about KVM, it can do so in libvirt's sandbox."""
+    with Guest(DEFAULT, *SANDBOX, backend=BACKEND + ',kvm-bind=on') as guest:
+        guest.ready()
+        guest.check_bound()
+        test_memory(guest)
+
+
 @case('bad-kernel/auto')
-def kernel_bug_auto():
+@case('bad-kernel/auto-sandbox', *SANDBOX)
+def kernel_bug_auto(*options):
     """Linux boots where KVM hangs on execution from bound slots, as none is bound."""
-    with Guest(DEFAULT, linux=True) as guest:
+    with Guest(DEFAULT, *options, linux=True) as guest:
         guest.ready()
         check({s['state'] for s in guest.slots()} == {'kernel-bug'}, guest.slots())
         test_memory(guest)
@@ -258,8 +273,9 @@ def kernel_bug_auto():
 
 
 @case('bad-kernel/on')
-def kernel_bug_on():
-    said = run_to_failure('-object', f'{BACKEND},size={RAM},kvm-bind=on',
+@case('bad-kernel/on-sandbox', *SANDBOX)
+def kernel_bug_on(*options):
+    said = run_to_failure('-object', f'{BACKEND},size={RAM},kvm-bind=on', *options,
                           '-machine', f'{DEFAULT},memory-backend=ram0')
     check('kvm-bind' in said and '7.1' in said, said)
 
