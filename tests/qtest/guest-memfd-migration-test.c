@@ -15,6 +15,10 @@
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
+/* All of it is written and sent, often: in an emulated host, pages are slow */
+#define RAM         "48M"
+#define RAM_SIZE    (48 * MiB)
+
 #define GMEM "memory-backend-guest-memfd"
 #define MEMFD "memory-backend-memfd"
 #define ANON "memory-backend-ram"
@@ -42,8 +46,8 @@ static bool is_gmem(const char *backend)
 
 static VM *start_side(const Case *c, const char *backend, const char *extra)
 {
-    return vm_start("-accel kvm%s -machine %s,memory-backend=ram0 -m " VM_RAM
-                    " -smp %d -object %s,id=ram0,size=" VM_RAM "%s %s",
+    return vm_start("-accel kvm%s -machine %s,memory-backend=ram0 -m " RAM
+                    " -smp %d -object %s,id=ram0,size=" RAM "%s %s",
                     c->accel_opts ?: "", c->machine ?: VM_TYPE, c->cpus ?: 1,
                     backend ?: GMEM,
                     c->bind_off && is_gmem(backend) ? ",kvm-bind=off" : "",
@@ -66,7 +70,7 @@ static void assert_at_rest(VM *vm, const Case *c, const char *backend)
     if (c->bind_off) {
         vm_assert_hva(vm, "ram0", "disabled");
     } else {
-        vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+        vm_assert_bound(vm, "ram0", RAM_SIZE);
     }
 }
 
@@ -86,7 +90,7 @@ static void start_counting(VM *vm, const Case *c)
 /* The guest still counts; then it ends its count and finds all pages right */
 static void stop_counting(VM *vm)
 {
-    const uint64_t page = VM_AT(VM_RAM_SIZE - 4096);
+    const uint64_t page = VM_AT(RAM_SIZE - 4096);
     uint64_t before = qtest_readq(vm->qts, page);
     g_autofree char *answer = NULL;
 
@@ -531,7 +535,7 @@ static void test_fault(const void *data)
     wait_for_migration_complete(src->qts);
     wait_for_migration_complete(dst->qts);
     stop_counting(dst);
-    vm_assert_bound(dst, "ram0", VM_RAM_SIZE);
+    vm_assert_bound(dst, "ram0", RAM_SIZE);
     vm_quit(dst);
 
     /* and once the kernel does as told, all is bound after the next logging */
@@ -539,7 +543,7 @@ static void test_fault(const void *data)
     qtest_qmp_assert_success(src->qts, "{'execute': 'cont'}");
     migrate_qmp(src->qts, NULL, "exec:head -c 9000000 > /dev/null", NULL, "{}");
     wait_for_failure(src);
-    vm_assert_bound(src, "ram0", VM_RAM_SIZE);
+    vm_assert_bound(src, "ram0", RAM_SIZE);
     stop_counting(src);
     vm_quit(src);
 }
