@@ -17,12 +17,17 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / 'tests/nested'))
+import kvm  # noqa: E402 pylint: disable=wrong-import-position
+
 BAD = ('failure', 'error')
 GOOD = ('OK', 'SKIP', 'EXPECTEDFAIL')
 
 
 def select(build, names):
-    """The tests that the names mean: suites, tests, or the last part of a test's name."""
+    """Meson's arguments for the tests that the names mean: suites, tests, or the last part
+    of a test's name. On an emulated KVM host, what has run there already is left out.
+    """
     tests = json.loads((build / 'meson-info/intro-tests.json').read_text())
     called = {}
     for test in tests:
@@ -33,7 +38,10 @@ def select(build, names):
     if unknown:
         sys.exit(f'error: no test or suite {unknown[0]}; there are: {", ".join(sorted(called))}'
                  '\n(scripts/dev runs any test of QEMU itself)')
-    return sorted({test for name in names for test in called[name]})
+    chosen = sorted({test for name in names for test in called[name]})
+    if (names and chosen == sorted(names)) or not kvm.reason_not_here():
+        return chosen
+    return ['--no-suite', 'again', *chosen]
 
 
 def missing(output):
