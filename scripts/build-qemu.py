@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+import entry
+
 SCRIPTS = Path(__file__).resolve().parent
 PROGRAMS = ['qemu-img', 'storage-daemon/qemu-storage-daemon', 'qemu-io', 'qemu-nbd']
 
@@ -147,4 +149,4 @@ def main():
 
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_DFL)     # Ctrl-C is no case for a traceback
-    main()
+    entry.run(main)

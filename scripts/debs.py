@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import entry
+
 SCRIPTS = Path(__file__).resolve().parent
 DEBIAN_ARCH = {'x86_64': 'amd64', 'aarch64': 'arm64'}
 
@@ -161,4 +163,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main)

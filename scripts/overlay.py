@@ -14,9 +14,12 @@ written. A file that somebody edited in the tree is never overwritten.
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import entry
 
 OURS = {'base', 'bench', 'contrib', 'packaging', 'scripts'}
 JUNK = ('.orig', '.rej', '~', '.pyc')
@@ -24,7 +27,7 @@ JUNK = ('.orig', '.rej', '~', '.pyc')
 
 def listing(repo, build):
     """Every file of the repository that git would show; without git, every file."""
-    if (repo / '.git').exists():
+    if (repo / '.git').exists() and shutil.which('git'):
         git = subprocess.run(['git', 'ls-files', '-zco', '--exclude-standard'], cwd=repo,
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         if git.returncode == 0:
@@ -123,5 +126,9 @@ def overlay(repo, build):
         print(f'Overlay: {len(changed)} of {len(ours)} files changed')
 
 
-if __name__ == '__main__':
+def main():
     overlay(Path(__file__).resolve().parent.parent, Path(sys.argv[1]).resolve())
+
+
+if __name__ == '__main__':
+    entry.run(main)

@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+import entry
+
 SCRIPTS = Path(__file__).resolve().parent
 REMEDY = 'Point QEMU_SRC at a QEMU source tree or release tarball instead.'
 
@@ -144,4 +146,4 @@ def main():
 
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_DFL)     # Ctrl-C is no case for a traceback
-    main()
+    entry.run(main)

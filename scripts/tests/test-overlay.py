@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Test overlay.py, refresh-patch and qemu-source.py on a tree of three files."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -48,10 +49,19 @@ class OverlayTest(unittest.TestCase):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
-    def run_script(self, script, *args):
+    def run_script(self, script, *args, **env):
         return subprocess.run([sys.executable, str(self.repo / 'scripts' / script),
                                *map(str, args)], cwd=self.repo, text=True,
+                              env=os.environ | env,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def only(self, *programs):
+        """A PATH on which there are only these programs."""
+        directory = self.top / 'bin'
+        directory.mkdir(exist_ok=True)
+        for name in programs:
+            (directory / name).symlink_to(shutil.which(name))
+        return str(directory)
 
     def overlay(self):
         result = self.run_script('overlay.py', self.build)
@@ -100,6 +110,46 @@ class OverlayTest(unittest.TestCase):
         self.overlay()
         self.assertFalse((self.tree / 'accel/a.log').exists())
         self.assertTrue((self.tree / 'accel/untracked.c').exists())
+
+    def test_checkout_without_git_installed(self):
+        subprocess.run(['git', 'init', '-q', str(self.repo)], check=True)
+        self.write(self.repo / 'accel/ours.c', '')
+        self.patch()
+        result = self.run_script('overlay.py', self.build, PATH=self.only('patch'))
+        self.assertEqual((result.returncode, result.stderr), (0, ''))
+        self.assertTrue((self.tree / 'accel/ours.c').exists())
+        self.assertFalse((self.tree / 'build').exists())
+
+    def test_missing_program_is_named_in_one_sentence(self):
+        self.patch()
+        for program, script, *args in (
+                ('patch', 'overlay.py', self.build),
+                ('diff', 'refresh-patch', 'VERSION'),
+                ('cp', 'qemu-source.py', '--source', self.top / 'upstream', self.top / 'b'),
+                ('ninja', 'build-qemu.py', self.options(), self.top / 'stamp'),
+                ('dpkg-deb', 'debs.py', self.archive(), 'trixie', 'x86_64', self.top / 'root',
+                 'hello')):
+            have = {'ninja': ['cp', 'patch'], 'diff': ['patch']}.get(program, [])
+            result = self.run_script(script, *args, PATH=self.only(*have))
+            self.assertEqual(result.returncode, 1, script)
+            self.assertRegex(result.stderr, f'^(#.*\n)?error: cannot run {program}, .*\n$')
+            shutil.rmtree(self.top / 'bin')
+
+    def options(self):
+        """Options for build-qemu.py, whose QEMU needs no configure."""
+        self.write(self.tree / 'configure', '#!/bin/sh\n')
+        (self.tree / 'configure').chmod(0o755)
+        self.write(self.build / 'options.json', json.dumps(
+            {'source': str(self.top / 'upstream'), 'configure': '', 'datadir': '/',
+             'firmware': ''}))
+        return self.build / 'options.json'
+
+    def archive(self):
+        """A build directory for debs.py, where a false APT has fetched a package."""
+        self.write(self.repo / 'scripts/private-apt', '#!/bin/sh\nfor i; do case $i in '
+                   '*archives=*) : >"${i#*archives=}/hello.deb" ;; esac; done\n')
+        self.write(self.build / 'nested/apt/trixie-amd64/fetched', '')
+        return self.build
 
     def test_unchanged_files_keep_their_time(self):
         self.write(self.repo / 'accel/kvm/one.c', '1\n')
