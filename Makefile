@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # The habit of the field; the work is done by the scripts and meson.build.
+# BASE=SERIES builds another QEMU than the default, as with ./check.
+
+export BASE QEMU_SRC
 
 all:
 	@scripts/bootstrap
@@ -9,9 +12,9 @@ check demo:
 	@./$@
 
 install: all
-	@build/tools/meson install -C build
+	@build=$$(scripts/build-dir) && $$build/tools/meson install -C $$build
 
 clean:
-	rm -rf build
+	build=$$(scripts/build-dir) && rm -rf $$build
 
 .PHONY: all check demo install clean

@@ -137,7 +137,8 @@ def main():
     qemu = build / 'qemu'
     env = environment(SCRIPTS.parent)
     start = time.time()
-    run(sys.executable, SCRIPTS / 'qemu-source.py', '--source', options['source'], build)
+    run(sys.executable, SCRIPTS / 'qemu-source.py', '--base', options['base'],
+        '--source', options['source'], build)
     run(sys.executable, SCRIPTS / 'overlay.py', build)
     configure(qemu, options['configure'].splitlines(), env)
     ninja(qemu, env)

@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Lay this repository over QEMU's tree, BUILD/src/qemu.
 
-The rule: in every top-level directory but those named in OURS, a file here is the file
-there, and X.patch here is our edit of QEMU's own X. Of the files at the top only patches
-count. Files that git ignores do not.
+The rule: in every directory but those named in OURS, a file here is the file there, and
+X.patch here is our edit of QEMU's own X. Of the files at the top only patches count. Files
+that git ignores do not.
+
+base/SERIES is laid over the tree in the same way when QEMU is of that series: what is there
+takes the place of what is here for the same file, and a patch there of a file of ours
+changes that file.
 
 A file is written only when its content changes, so only what depends on it recompiles;
 what leaves the repository leaves the tree. All patches are tried before anything is
@@ -19,50 +23,89 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bases
 import entry
 
-OURS = {'base', 'bench', 'contrib', 'packaging', 'scripts'}
+OURS = {'base', 'bench', 'contrib', 'packaging', 'scripts',
+        'tests/libvirt', 'tests/nested', 'tests/peers'}
+REPO = Path(__file__).resolve().parent.parent
 JUNK = ('.orig', '.rej', '~', '.pyc')
 
 
-def listing(repo, build):
+def listing(build):
     """Every file of the repository that git would show; without git, every file."""
-    if (repo / '.git').exists() and shutil.which('git'):
-        git = subprocess.run(['git', 'ls-files', '-zco', '--exclude-standard'], cwd=repo,
+    if (REPO / '.git').exists() and shutil.which('git'):
+        git = subprocess.run(['git', 'ls-files', '-zco', '--exclude-standard'], cwd=REPO,
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         if git.returncode == 0:
-            return [repo / f for f in os.fsdecode(git.stdout).split('\0') if f]
+            return [REPO / f for f in os.fsdecode(git.stdout).split('\0') if f]
     found = []
-    for where, dirs, files in os.walk(repo):
+    for where, dirs, files in os.walk(REPO):
         dirs[:] = [d for d in dirs if d != '__pycache__' and Path(where, d) != build
                    and not Path(where, d, 'meson-private').exists()]
         found += [Path(where, f) for f in files]
     return found
 
 
-def overlaid(repo, build):
-    """The files of the repository that go into the tree, by their path there."""
-    for path in listing(repo, build):
-        name = path.relative_to(repo)
-        top = name.parts[0]
-        if top in OURS or top.startswith('.') or name.name.endswith(JUNK):
+def overlaid(files, top):
+    """Of the files, those that `top` lays over the tree, by their path from there."""
+    for path in files:
+        if not path.is_relative_to(top):
+            continue
+        name = path.relative_to(top)
+        if name.parts[0].startswith('.') or name.name.endswith(JUNK) \
+                or OURS & {str(p) for p in name.parents}:
             continue
         if path.is_file() and (len(name.parts) > 1 or name.suffix == '.patch'):
             yield str(name), path
 
 
-def patched(patch, name, pristine, base):
-    """The content of QEMU's file `name` with `patch` applied."""
-    result = None
-    if (pristine / name).is_file():
+def own_base(build):
+    """The directory of what is for the build's series of QEMU alone."""
+    return REPO / 'base' / bases.of_tree(build / 'src/pristine').series
+
+
+def sources(build):
+    """What makes each file of the tree that is not as QEMU has it: patches, or first a file."""
+    found = {}
+    files = sorted(listing(build))
+    for top in REPO, own_base(build):
+        layer = {}
+        for name, path in overlaid(files, top):
+            layer.setdefault(name.removesuffix('.patch'), []).append(path)
+        for name, paths in layer.items():
+            ours = [p for p in found.get(name, []) if p.suffix != '.patch']
+            found[name] = [*ours, *paths] if paths[0].suffix == '.patch' else paths
+    return found
+
+
+def made(name, paths, pristine):
+    """The content of a file of the tree, and the file that its mode is taken from."""
+    original = pristine / name
+    version = (pristine / 'VERSION').read_text().strip()
+    if paths[0].suffix != '.patch':
+        if original.exists():
+            raise SystemExit(
+                f'error: {name} is a file of QEMU {version}: edit it by {name}.patch')
+        original, *paths = paths
+    elif not original.is_file():
+        raise SystemExit(f'error: {shown(paths[0])} does not apply to {name} of QEMU '
+                         f'{version}: there is no such file')
+    content = original.read_bytes()
+    for patch in paths:
         result = subprocess.run(
             ['patch', '--silent', '--forward', '--fuzz=0', '--reject-file=-', '--output=-',
-             str(pristine / name), str(patch)],
+             str(original), str(patch)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if result.returncode == 0:
-            return result.stdout
-    reason = os.fsdecode(result.stderr).strip() if result else 'there is no such file'
-    raise SystemExit(f'error: {name}.patch does not apply to {name} of {base}: {reason}')
+        if result.returncode:
+            raise SystemExit(f'error: {shown(patch)} does not apply to {name} of QEMU '
+                             f'{version}: {os.fsdecode(result.stderr).strip()}')
+        content = result.stdout
+    return content, original
+
+
+def shown(path):
+    return path.relative_to(REPO)
 
 
 def digest(path):
@@ -75,20 +118,12 @@ def recorded(build):
     return json.loads(record.read_text()) if record.exists() else {}
 
 
-def overlay(repo, build):
+def overlay(build):
     pristine, tree = build / 'src/pristine', build / 'src/qemu'
-    base = f'QEMU {(pristine / "VERSION").read_text().strip()}'
     before = recorded(build)
 
-    wanted = {}
-    for name, path in overlaid(repo, build):
-        if name.endswith('.patch'):
-            name = name.removesuffix('.patch')
-            wanted[name] = (patched(path, name, pristine, base), pristine / name)
-        elif (pristine / name).exists():
-            raise SystemExit(f'error: {name} is a file of {base}: edit it by {name}.patch')
-        else:
-            wanted[name] = (path.read_bytes(), path)
+    wanted = {name: made(name, paths, pristine)
+              for name, paths in sources(build).items()}
     for name in before.keys() - wanted.keys():
         original = pristine / name
         wanted[name] = (original.read_bytes(), original) if original.exists() else (None, None)
@@ -127,7 +162,7 @@ def overlay(repo, build):
 
 
 def main():
-    overlay(Path(__file__).resolve().parent.parent, Path(sys.argv[1]).resolve())
+    overlay(Path(sys.argv[1]).resolve())
 
 
 if __name__ == '__main__':

@@ -3,12 +3,12 @@
 """Bring QEMU's source into BUILD/src, once.
 
 BUILD/src/pristine is QEMU as it came, BUILD/src/qemu the copy that the overlay is laid
-over and that is built. The source is the Debian package that the base file pins, or
-what --source names: a tree (copied, never touched), a release tarball, or a .dsc.
+over and that is built. The source is the Debian package that the base pins, or what
+--source names: a tree (copied, never touched), a release tarball, or a .dsc. Exits with
+GONE when the mirror has the pinned package no more, nor a later one of its series.
 """
 
 import argparse
-import configparser
 import hashlib
 import re
 import shutil
@@ -18,14 +18,17 @@ import sys
 import time
 from pathlib import Path
 
+import bases
 import entry
 
 SCRIPTS = Path(__file__).resolve().parent
+GONE = 3
 REMEDY = 'Point QEMU_SRC at a QEMU source tree or release tarball instead.'
 
 
-def fail(message):
-    sys.exit(f'error: {message}')
+def fail(message, code=1):
+    print(f'error: {message}', file=sys.stderr)
+    sys.exit(code)
 
 
 def run(*command, **kwargs):
@@ -34,18 +37,6 @@ def run(*command, **kwargs):
 
 def later(a, b):
     return subprocess.run(['dpkg', '--compare-versions', a, 'gt', b]).returncode == 0
-
-
-class Base:
-    def __init__(self, path):
-        ini = configparser.ConfigParser(delimiters='=')
-        ini.optionxform = str
-        ini.read_string(path.read_text())
-        self.name = path.resolve().name
-        self.version = ini['qemu']['version']
-        self.series = ini['qemu']['series']
-        self.suite = ini['qemu']['suite']
-        self.hashes = dict(ini['sha256'])
 
 
 def fetch(base, build, into):
@@ -59,13 +50,15 @@ def fetch(base, build, into):
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
     offered = re.findall(r'^Version: (.*)', shown, re.M)
     version = base.version
+    if not offered:
+        fail(f'no package list of Debian {base.suite} could be fetched. {REMEDY}')
     if version not in offered:
         for v in offered:
             if re.match(rf'\d+:{re.escape(base.series)}\.', v) and later(v, version):
                 version = v
         if version == base.version:
             fail(f'the mirror has neither QEMU {version} nor a later {base.series} in '
-                 f'{base.suite}. {REMEDY}')
+                 f'{base.suite}. {REMEDY}', GONE)
         print(f'notice: {base.version} has left the mirror; taking {version} of the '
               'same series, which its archive signature vouches for', flush=True)
 
@@ -75,7 +68,7 @@ def fetch(base, build, into):
     if version == base.version:
         for name, expected in base.hashes.items():
             if hashlib.sha256((into / name).read_bytes()).hexdigest() != expected:
-                fail(f'{into / name} is not the file that {base.name} pins (SHA-256)')
+                fail(f'{into / name} is not the file that {base.source} pins (SHA-256)')
     return into / f'qemu_{version.split(":")[-1]}.dsc'
 
 
@@ -99,11 +92,14 @@ def unpack(source, into):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser.add_argument('--base', default='', metavar='SERIES',
+                        help='directory of base/ (default: the one that base/default is)')
     parser.add_argument('--source', default='', help='tree, tarball or .dsc to use')
     parser.add_argument('build', type=Path)
     args = parser.parse_args()
+    args.build = args.build.resolve()
 
-    base = Base(SCRIPTS.parent / 'base/current')
+    base = bases.Base(args.base) if args.base else bases.default()
     source = Path(args.source or '.').resolve()
     wanted = str(source) if args.source else f'Debian {base.version}'
     src = args.build / 'src'
@@ -136,9 +132,11 @@ def main():
     version = src / 'pristine/VERSION'
     if not version.exists() or not (src / 'pristine/configure').exists():
         fail(f'{source} is no QEMU source: it has no VERSION and configure. {REMEDY}')
+    series = bases.of_tree(src / 'pristine').series
+    if series != base.series:
+        fail(f'{source} is QEMU {series} and this build is for {base.series}: '
+             f'say BASE={series}')
     version = version.read_text().strip()
-    if not version.startswith(f'{base.series}.'):
-        print(f'notice: this is QEMU {version}; our patches are made for {base.name}')
     run('cp', '-a', '--reflink=auto', src / 'pristine', src / 'qemu')
     origin.write_text(wanted)
     print(f'QEMU {version} unpacked in {time.time() - start:.0f} s', flush=True)

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tap
 
 SCRIPTS = Path(__file__).resolve().parent.parent
+GONE = 3                # of qemu-source.py
 DEBIAN = '''
 'http://mirror.example/debian/dists/{0}/InRelease' x 0
 'http://mirror.example/debian/dists/{0}-updates/InRelease' x 0
@@ -81,9 +82,9 @@ class FetchTest(unittest.TestCase):
 
     # The private APT
 
-    def sources(self, listed):
+    def sources(self, listed, suite='trixie'):
         self.script(self.bin / 'apt-get', f'cat <<"END"\n{listed}\nEND')
-        result = self.run_it(self.repo / 'scripts/private-apt', self.top / 'apt', 'trixie',
+        result = self.run_it(self.repo / 'scripts/private-apt', self.top / 'apt', suite,
                              'apt-get', 'update')
         return result, (self.top / 'apt/sources.list').read_text()
 
@@ -95,6 +96,12 @@ class FetchTest(unittest.TestCase):
         self.assertRegex(sources, r'http://security.example trixie-security main\n')
         self.assertNotIn('third.party', sources)
         self.assertNotIn('stable', sources)
+
+    def test_development_suite_has_no_updates(self):
+        result, sources = self.sources(DEBIAN.format('stable'), 'sid')
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertRegex(sources, r'deb-src \[.*\] http://mirror.example/debian sid main\n')
+        self.assertNotRegex(sources, 'sid-|security')
 
     def test_sources_without_debian_are_refused(self):
         result, _ = self.sources(DEBIAN.format('noble'))
@@ -123,8 +130,8 @@ class FetchTest(unittest.TestCase):
         return tarball
 
     def pin(self, version, tarball, sha256):
-        (self.repo / 'base/qemu-10.0.13').write_text(
-            f'[qemu]\nversion = {version}\nseries = 10.0\nsuite = trixie\n'
+        (self.repo / 'base/10.0/source').write_text(
+            f'[qemu]\nversion = {version}\nsuite = trixie\n'
             f'[sha256]\n{tarball.name} = {sha256}\n')
 
     def fetch(self):
@@ -163,9 +170,15 @@ class FetchTest(unittest.TestCase):
         for version in ('1:10.1.0-1', '1:10.0.12-1'):
             self.offer(version)
             result = self.fetch()
-            self.assertEqual(result.returncode, 1)
+            self.assertEqual(result.returncode, GONE)
             self.assertIn('nor a later 10.0 in trixie', result.stderr)
             self.assertIn('QEMU_SRC', result.stderr)
+
+    def test_mirror_without_a_package_list_is_not_one_that_lost_it(self):
+        self.script(self.repo / 'scripts/private-apt', 'exit 0')
+        result = self.fetch()
+        self.assertEqual(result.returncode, 1)
+        self.assertIn('no package list of Debian trixie', result.stderr)
 
     def test_failing_fetch_names_the_remedy(self):
         self.script(self.repo / 'scripts/private-apt', 'exit 100')

@@ -14,6 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import tap
 
+# What the user builds does not count here.
+CLEAN = {k: v for k, v in os.environ.items() if k not in ('BASE', 'QEMU_SRC')}
 SCRIPTS = Path(__file__).resolve().parent.parent
 KVM_ALL = ''.join(f'line {i}\n' for i in range(1, 10))
 PATCH = '''kvm-all must say two.
@@ -41,8 +43,11 @@ class OverlayTest(unittest.TestCase):
             self.write(upstream / name, text)
         self.write(self.build / 'meson-private/coredata.dat', '')
         self.write(self.repo / '.gitignore', '/build*/\n')
-        for name in ('scripts', 'base'):
-            shutil.copytree(SCRIPTS.parent / name, self.repo / name, symlinks=True)
+        shutil.copytree(SCRIPTS, self.repo / 'scripts')
+        # The bases without what they lay over QEMU's tree
+        shutil.copytree(SCRIPTS.parent / 'base', self.repo / 'base', symlinks=True,
+                        ignore=lambda top, names: {n for n in names if n != 'source'
+                                                   and Path(top).name != 'base'})
         self.run_script('qemu-source.py', '--source', upstream, self.build)
 
     def write(self, path, text):
@@ -52,7 +57,7 @@ class OverlayTest(unittest.TestCase):
     def run_script(self, script, *args, **env):
         return subprocess.run([sys.executable, str(self.repo / 'scripts' / script),
                                *map(str, args)], cwd=self.repo, text=True,
-                              env=os.environ | env,
+                              env=CLEAN | env,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def only(self, *programs):
@@ -129,7 +134,7 @@ class OverlayTest(unittest.TestCase):
                 ('ninja', 'build-qemu.py', self.options(), self.top / 'stamp'),
                 ('dpkg-deb', 'debs.py', self.archive(), 'trixie', 'x86_64', self.top / 'root',
                  'hello')):
-            have = {'ninja': ['cp', 'patch'], 'diff': ['patch']}.get(program, [])
+            have = {'ninja': ['cp', 'patch'], 'diff': ['dirname', 'readlink']}.get(program, [])
             result = self.run_script(script, *args, PATH=self.only(*have))
             self.assertEqual(result.returncode, 1, script)
             self.assertRegex(result.stderr, f'^(#.*\n)?error: cannot run {program}, .*\n$')
@@ -140,7 +145,7 @@ class OverlayTest(unittest.TestCase):
         self.write(self.tree / 'configure', '#!/bin/sh\n')
         (self.tree / 'configure').chmod(0o755)
         self.write(self.build / 'options.json', json.dumps(
-            {'source': str(self.top / 'upstream'), 'configure': '', 'datadir': '/',
+            {'base': '', 'source': str(self.top / 'upstream'), 'configure': '', 'datadir': '/',
              'firmware': ''}))
         return self.build / 'options.json'
 
@@ -207,6 +212,108 @@ class OverlayTest(unittest.TestCase):
         self.patch()
         self.overlay_error()
         self.assertEqual(self.kvm_all(), 'edited\n')
+
+    # What is for one base
+
+    def variant(self, text):
+        return PATCH.replace('+line two', f'+{text}')
+
+    def test_patch_of_the_base_takes_the_place_of_the_common_one(self):
+        self.patch(PATCH.replace('-line 2', '-line 2 of the other base'))
+        self.write(self.repo / 'base/10.0/accel/kvm/kvm-all.c.patch', self.variant('line II'))
+        self.write(self.repo / 'base/10.2/accel/kvm/kvm-all.c.patch', self.variant('line zwei'))
+        self.overlay()
+        self.assertEqual(self.kvm_all(), KVM_ALL.replace('line 2', 'line II'))
+
+    def test_file_of_the_base_takes_the_place_of_a_common_patch(self):
+        self.write(self.repo / 'include/moved.h.patch', PATCH)
+        self.write(self.repo / 'base/10.0/include/moved.h', '#include "old.h"\n')
+        self.write(self.repo / 'base/10.2/include/newer.h', '')
+        self.overlay()
+        self.assertEqual((self.tree / 'include/moved.h').read_text(), '#include "old.h"\n')
+        self.assertFalse((self.tree / 'include/newer.h').exists())
+        self.assertFalse((self.tree / 'source').exists())
+
+    def test_patch_of_the_base_changes_a_file_of_ours(self):
+        self.own_file_with_variant()
+        self.assertEqual(self.ours(), KVM_ALL.replace('line 2', 'line two'))
+
+    def own_file_with_variant(self):
+        self.write(self.repo / 'accel/ours.c', KVM_ALL)
+        self.write(self.repo / 'base/10.0/accel/ours.c.patch', PATCH)
+        self.overlay()
+
+    def ours(self):
+        return (self.tree / 'accel/ours.c').read_text()
+
+    def test_broken_patch_of_the_base_is_named(self):
+        self.write(self.repo / 'base/10.0/accel/kvm/kvm-all.c.patch',
+                   PATCH.replace('-line 2', '-line 2 of another version'))
+        self.assertIn('base/10.0/accel/kvm/kvm-all.c.patch does not apply',
+                      self.overlay_error())
+
+    def test_refresh_writes_the_patch_that_was_applied(self):
+        self.patch()
+        self.write(self.repo / 'base/10.0/accel/kvm/kvm-all.c.patch', self.variant('line II'))
+        self.overlay()
+        self.write(self.tree / 'accel/kvm/kvm-all.c', KVM_ALL.replace('line 2', 'line III'))
+        self.run_script('refresh-patch', 'accel/kvm/kvm-all.c')
+        self.assertEqual((self.repo / 'accel/kvm/kvm-all.c.patch').read_text(), PATCH)
+        self.assertEqual((self.repo / 'base/10.0/accel/kvm/kvm-all.c.patch').read_text(),
+                         self.variant('line III'))
+
+    def test_refresh_makes_a_variant_on_request(self):
+        self.patch()
+        self.overlay()
+        edited = KVM_ALL.replace('line 2', 'line II')
+        self.write(self.tree / 'accel/kvm/kvm-all.c', edited)
+        self.run_script('refresh-patch', '--variant', '-m', 'Here it is II.',
+                        'accel/kvm/kvm-all.c')
+        self.assertEqual((self.repo / 'accel/kvm/kvm-all.c.patch').read_text(), PATCH)
+        self.overlay()
+        self.assertEqual(self.kvm_all(), edited)
+
+    def test_refresh_takes_a_file_of_ours_back_without_the_variant(self):
+        self.own_file_with_variant()
+        self.write(self.tree / 'accel/ours.c', self.ours().replace('line 8', 'line eight'))
+        self.run_script('refresh-patch', 'accel/ours.c')
+        self.assertEqual((self.repo / 'accel/ours.c').read_text(),
+                         KVM_ALL.replace('line 8', 'line eight'))
+        self.overlay()
+
+    def test_source_of_a_known_series_needs_its_base(self):
+        self.write(self.top / 'upstream/VERSION', '10.2.1\n')
+        result = self.run_script('qemu-source.py', '--source', self.top / 'upstream',
+                                 self.top / 'b')
+        self.assertEqual(result.returncode, 1)
+        self.assertRegex(result.stderr, r'^error: .* is QEMU 10.2 .*: say BASE=10.2\n$')
+        result = self.run_script('qemu-source.py', '--base', '10.2', '--source',
+                                 self.top / 'upstream', self.top / 'b')
+        self.assertEqual(result.returncode, 0, result.stderr)
+
+    def test_source_of_an_unknown_series_is_refused(self):
+        self.write(self.top / 'upstream/VERSION', '9.2.4\n')
+        result = self.run_script('qemu-source.py', '--source', self.top / 'upstream',
+                                 self.top / 'b')
+        self.assertEqual((result.returncode, result.stderr),
+                         (1, 'error: this overlay is not made for QEMU 9.2, but for: '
+                             '10.0, 10.2\n'))
+
+    def test_build_directory_of_a_base(self):
+        for env, directory in (
+                ({}, 'build'), ({'BASE': '10.0'}, 'build'), ({'BASE': '10.2'}, 'build-10.2'),
+                ({'QEMU_SRC': '/x/qemu-10.2.0.tar.xz'}, 'build-10.2'),
+                ({'QEMU_SRC': str(self.top / 'upstream')}, 'build')):
+            result = subprocess.run([str(self.repo / 'scripts/build-dir')], text=True,
+                                    stdout=subprocess.PIPE, env=CLEAN | env)
+            self.assertEqual(result.stdout, directory + '\n', env)
+        result = subprocess.run([str(self.repo / 'scripts/build-dir')], text=True,
+                                stderr=subprocess.PIPE, env=CLEAN | {'BASE': '11.0'})
+        self.assertEqual((result.returncode, result.stderr),
+                         (1, 'error: this overlay is not made for QEMU 11.0, but for: '
+                             '10.0, 10.2\n'))
+
+    # Edits that are taken in
 
     def test_refreshed_patch_keeps_its_head_and_reproduces_the_edit(self):
         self.patch()
