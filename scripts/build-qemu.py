@@ -62,14 +62,14 @@ def compiler():
     return f'ccache {cc}' if shutil.which('ccache') and not cc.startswith('ccache') else cc
 
 
-def ninja(qemu, env):
+def ninja(qemu, targets, env):
     """Run ninja; where nobody watches a terminal, a line for each twentieth is enough."""
     if sys.stdout.isatty():
-        run('ninja', '-C', qemu, env=dict(env, NINJA_STATUS='[%f/%t %es] '))
+        run('ninja', '-C', qemu, *targets, env=dict(env, NINJA_STATUS='[%f/%t %es] '))
         return
     step = 0
-    with subprocess.Popen(['ninja', '-C', str(qemu)], env=env, text=True, errors='replace',
-                          stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(['ninja', '-C', str(qemu), *targets], env=env, text=True,
+                          errors='replace', stdout=subprocess.PIPE) as process:
         for line in process.stdout:
             at = re.match(r'\[(\d+)/(\d+)\] ', line)
             if at:
@@ -141,7 +141,7 @@ def main():
         '--source', options['source'], build)
     run(sys.executable, SCRIPTS / 'overlay.py', build)
     configure(qemu, options['configure'].splitlines(), env)
-    ninja(qemu, env)
+    ninja(qemu, options['targets'].splitlines(), env)
     option_roms(qemu)
     programs(build, qemu, options['datadir'], options['firmware'].splitlines())
     stamp.touch()
