@@ -15,14 +15,20 @@
 #include "exec/ramblock.h"
 #include "hw/boards.h"
 #include "migration/cpr.h"
-#include "system/guest-memfd.h"
+#include "system/hostmem-guest-memfd.h"
 #include "system/hostmem.h"
+#include "system/kvm.h"
 
 static bool check_properties(HostMemoryBackend *backend, Error **errp)
 {
     size_t page_size = qemu_real_host_page_size();
     Object *machine = qdev_get_machine();
 
+    if (backend->size > INT64_MAX) {
+        error_setg(errp, "property 'size' is %" PRIu64 ", which is more than a"
+                   " file can have", backend->size);
+        return false;
+    }
     if (!QEMU_IS_ALIGNED(backend->size, page_size)) {
         g_autofree char *page = size_to_str(page_size);
 
@@ -37,7 +43,8 @@ static bool check_properties(HostMemoryBackend *backend, Error **errp)
                    " copy-on-write mapping; use share=on or memory-backend-ram");
         return false;
     }
-    if (backend->merge) {
+    if (backend->merge && object_dynamic_cast(OBJECT(backend),
+                                        TYPE_MEMORY_BACKEND_GUEST_MEMFD)) {
         error_setg(errp, "property 'merge' cannot be on: KSM never sees the"
                    " pages of a guest_memfd; use merge=off or"
                    " memory-backend-ram");
@@ -58,29 +65,62 @@ static bool check_properties(HostMemoryBackend *backend, Error **errp)
     return true;
 }
 
-/* The file of @backend: this VM's own, or the one that came with CPR */
-static int guest_memfd_open(HostMemoryBackend *backend, const char *name,
-                            Error **errp)
+static int create_file(HostMemoryBackend *backend, const char *name,
+                       Error **errp)
 {
-    int fd = cpr_is_incoming() ? cpr_find_fd(name, 0) : -1;
-    struct stat st;
+    int fd = -1;
 
-    backend->gmem.other_vm = fd >= 0;
-    if (fd < 0) {
-        fd = kvm_guest_memfd_create(backend->size, errp);
-        if (fd < 0) {
-            return -1;
-        }
+    if (kvm_gmem_prepare_bind(&backend->gmem, errp)) {
+        fd = kvm_gmem_create(backend->size, errp);
+    }
+    if (fd >= 0) {
         /* The block of an unplugged namesake may still wait for its end */
         cpr_delete_fd(name, 0);
         cpr_save_fd(name, 0, fd);
     }
+    return fd;
+}
 
+/* A file that came with CPR belongs to the VM of the QEMU that was */
+static bool take_over_file(HostMemoryBackend *backend, int fd, Error **errp)
+{
+    struct stat st;
+
+    if (!kvm_enabled()) {
+        error_setg(errp, "a guest_memfd can be taken over with -accel kvm"
+                   " only");
+        return false;
+    }
+    if (backend->gmem.kvm_bind == ON_OFF_AUTO_ON) {
+        error_setg(errp, "property 'kvm-bind' cannot be on: the guest_memfd"
+                   " that came by CPR belongs to the VM of the QEMU that ends,"
+                   " and this one can only map it; use kvm-bind=auto");
+        return false;
+    }
     /* Not lseek(), which a guest_memfd does not have */
-    if (fstat(fd, &st) < 0 || st.st_size != backend->size) {
-        error_setg(errp, "the guest_memfd has %" PRIu64 " bytes, not the %"
-                   PRIu64 " of property 'size'", (uint64_t)st.st_size,
-                   backend->size);
+    if (fstat(fd, &st) < 0) {
+        error_setg_errno(errp, errno, "the file that came by CPR has no size");
+        return false;
+    }
+    if (st.st_size != backend->size) {
+        error_setg(errp, "the guest_memfd that came by CPR has %" PRIu64
+                   " bytes, not the %" PRIu64 " of property 'size'",
+                   (uint64_t)st.st_size, backend->size);
+        return false;
+    }
+    backend->gmem.other_vm = true;
+    return true;
+}
+
+static int open_file(HostMemoryBackend *backend, const char *name,
+                     Error **errp)
+{
+    int fd = cpr_is_incoming() ? cpr_find_fd(name, 0) : -1;
+
+    if (fd < 0) {
+        return create_file(backend, name, errp);
+    }
+    if (!take_over_file(backend, fd, errp)) {
         cpr_delete_fd(name, 0);
         close(fd);
         return -1;
@@ -92,7 +132,7 @@ static bool map_file(HostMemoryBackend *backend, Error **errp)
 {
     g_autofree char *name = host_memory_backend_get_name(backend);
     uint32_t ram_flags = RAM_SHARED | (backend->reserve ? 0 : RAM_NORESERVE);
-    int fd = guest_memfd_open(backend, name, errp);
+    int fd = open_file(backend, name, errp);
     RAMBlock *rb;
 
     if (fd < 0) {
@@ -116,24 +156,24 @@ static bool map_file(HostMemoryBackend *backend, Error **errp)
     return true;
 }
 
-bool guest_memfd_backend_alloc(HostMemoryBackend *backend, Error **errp)
+bool gmem_backend_alloc(HostMemoryBackend *backend, Error **errp)
 {
     ERRP_GUARD();
     const char *id = object_get_canonical_path_component(OBJECT(backend));
 
-    if (!check_properties(backend, errp) || !map_file(backend, errp) ||
-        !kvm_guest_memfd_check_bind(&backend->gmem, errp)) {
+    if (!check_properties(backend, errp) || !map_file(backend, errp)) {
         error_prepend(errp, "memory backend '%s': ", id);
         return false;
     }
+    backend->merge = false;         /* that of memory-backend-memfd is on */
     if (backend->policy != HOST_MEM_POLICY_DEFAULT) {
-        guest_memfd_check_numa_policy(id);
+        gmem_check_numa_policy(id);
     }
-    guest_memfd_prealloc_init();
+    gmem_prealloc_init();
     return true;
 }
 
-bool guest_memfd_backend_wanted(HostMemoryBackend *backend, bool hugetlb,
+bool gmem_backend_wanted(HostMemoryBackend *backend, bool hugetlb,
                                 bool *wanted, Error **errp)
 {
     OnOffAuto enable = backend->gmem.enable;
@@ -145,10 +185,7 @@ bool guest_memfd_backend_wanted(HostMemoryBackend *backend, bool hugetlb,
     }
     *wanted = enable == ON_OFF_AUTO_ON ||
               (enable == ON_OFF_AUTO_AUTO && backend->share && !hugetlb &&
-               MACHINE(qdev_get_machine())->guest_memfd);
-    if (*wanted) {
-        backend->merge = false;         /* on only by default */
-    }
+               MACHINE(qdev_get_machine())->gmem);
     return true;
 }
 
@@ -187,7 +224,7 @@ static void set_kvm_bind(Object *obj, Visitor *v, const char *name,
     set_before_alloc(obj, v, name, &MEMORY_BACKEND(obj)->gmem.kvm_bind, errp);
 }
 
-void guest_memfd_backend_add_property(ObjectClass *oc)
+void gmem_backend_add_property(ObjectClass *oc)
 {
     object_class_property_add(oc, "guest-memfd", "OnOffAuto",
                               get_enable, set_enable, NULL, NULL);
@@ -195,7 +232,7 @@ void guest_memfd_backend_add_property(ObjectClass *oc)
         "Use a KVM guest_memfd (auto: if the machine says guest-memfd=on)");
 }
 
-static void guest_memfd_backend_instance_init(Object *obj)
+static void gmem_backend_instance_init(Object *obj)
 {
     HostMemoryBackend *backend = MEMORY_BACKEND(obj);
 
@@ -203,11 +240,11 @@ static void guest_memfd_backend_instance_init(Object *obj)
     backend->merge = false;
 }
 
-static void guest_memfd_backend_class_init(ObjectClass *oc, void *data)
+static void gmem_backend_class_init(ObjectClass *oc, void *data)
 {
     HostMemoryBackendClass *bc = MEMORY_BACKEND_CLASS(oc);
 
-    bc->alloc = guest_memfd_backend_alloc;
+    bc->alloc = gmem_backend_alloc;
 
     object_class_property_add(oc, "kvm-bind", "OnOffAuto",
                               get_kvm_bind, set_kvm_bind, NULL, NULL);
@@ -215,16 +252,16 @@ static void guest_memfd_backend_class_init(ObjectClass *oc, void *data)
         "Bind the file to KVM's memslots (auto: wherever KVM allows it)");
 }
 
-static const TypeInfo guest_memfd_backend_info = {
+static const TypeInfo gmem_backend_info = {
     .name = TYPE_MEMORY_BACKEND_GUEST_MEMFD,
     .parent = TYPE_MEMORY_BACKEND,
-    .instance_init = guest_memfd_backend_instance_init,
-    .class_init = guest_memfd_backend_class_init,
+    .instance_init = gmem_backend_instance_init,
+    .class_init = gmem_backend_class_init,
 };
 
 static void register_types(void)
 {
-    type_register_static(&guest_memfd_backend_info);
+    type_register_static(&gmem_backend_info);
 }
 
 type_init(register_types);

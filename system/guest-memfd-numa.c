@@ -17,46 +17,50 @@
  * mapping, which nothing looks at.  No version or capability tells, but a
  * second mapping of the file does: it shows the file's policy.
  */
-static bool kernel_honours_policy(void)
+static bool kernel_honours_policy(bool *known)
 {
-#ifdef CONFIG_NUMA
-    size_t size = qemu_real_host_page_size();
-    int fd = kvm_guest_memfd_create(size, NULL);
-    unsigned long node0 = 1;
-    int mode = MPOL_DEFAULT;
-    void *map[2];
+    bool honours = false;
 
-    if (fd < 0) {
+    *known = false;
+#ifdef CONFIG_NUMA
+    int fd, mode;
+    void *page = kvm_gmem_create_page(&fd), *other;
+    size_t size = qemu_real_host_page_size();
+
+    if (!page) {
         return false;
     }
-    for (int i = 0; i < 2; i++) {
-        map[i] = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    other = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    /* MPOL_LOCAL names no node, as any may be out of QEMU's reach */
+    if (other != MAP_FAILED && !mbind(page, size, MPOL_LOCAL, NULL, 0, 0) &&
+        !get_mempolicy(&mode, NULL, 0, other, MPOL_F_ADDR)) {
+        *known = true;
+        honours = mode == MPOL_LOCAL;
     }
-    if (map[0] == MAP_FAILED || map[1] == MAP_FAILED ||
-        mbind(map[0], size, MPOL_PREFERRED, &node0, 8 * sizeof(node0), 0) ||
-        get_mempolicy(&mode, NULL, 0, map[1], MPOL_F_ADDR)) {
-        mode = MPOL_DEFAULT;
+    if (other != MAP_FAILED) {
+        munmap(other, size);
     }
-    for (int i = 0; i < 2; i++) {
-        if (map[i] != MAP_FAILED) {
-            munmap(map[i], size);
-        }
-    }
-    close(fd);
-    return mode == MPOL_PREFERRED;
-#else
-    return false;
+    kvm_gmem_destroy_page(page, fd);
 #endif
+    return honours;
 }
 
-void guest_memfd_check_numa_policy(const char *id)
+void gmem_check_numa_policy(const char *id)
 {
     static bool warned;
+    bool known;
 
-    if (!warned && !kernel_honours_policy()) {
+    if (warned || kernel_honours_policy(&known)) {
+        return;
+    }
+    warned = true;
+    if (known) {
         warn_report("memory backend '%s': this kernel ignores property 'policy'"
                     " of a guest_memfd; use Linux 6.19 or later, or run QEMU"
                     " under numactl", id);
-        warned = true;
+    } else {
+        warn_report("memory backend '%s': it cannot be found out whether this"
+                    " kernel honours property 'policy' of a guest_memfd (Linux"
+                    " 6.19 and later do); run QEMU under numactl", id);
     }
 }

@@ -17,21 +17,27 @@
 #include "qom/object.h"
 #include "system/guest-memfd.h"
 
-static GuestMemfdInfo *guest_memfd_info(RAMBlock *rb)
+const char *gmem_backend_id(const RAMBlock *rb)
+{
+    return object_get_canonical_path_component(rb->mr->owner);
+}
+
+static GuestMemfdInfo *gmem_info(RAMBlock *rb)
 {
     GuestMemfdInfo *info = g_new0(GuestMemfdInfo, 1);
 
-    info->id = g_strdup(object_get_canonical_path_component(rb->mr->owner));
+    info->id = g_strdup(gmem_backend_id(rb));
     info->size = rb->max_length;
     info->kvm_bind = rb->gmem->kvm_bind;
     info->switches = rb->gmem->switches;
     info->max_inhibit_us = rb->gmem->max_inhibit_us;
-    info->slots = kvm_guest_memfd_query_slots(rb);
+    info->allocated = gmem_allocated(rb);
+    info->slots = kvm_gmem_query_slots(rb);
     for (GuestMemfdSlotList *l = info->slots; l; l = l->next) {
         if (l->value->state == GUEST_MEMFD_SLOT_STATE_BOUND) {
             info->bound += l->value->size;
         } else {
-            info->hva += l->value->size;
+            info->mapped += l->value->size;
         }
     }
     return info;
@@ -44,9 +50,8 @@ GuestMemfdInfoList *qmp_query_guest_memfd(Error **errp)
 
     RCU_READ_LOCK_GUARD();
     RAMBLOCK_FOREACH(rb) {
-        /* A deleted backend has no id; its memory may still wait for RCU */
-        if (rb->gmem && object_get_canonical_path_component(rb->mr->owner)) {
-            QAPI_LIST_APPEND(tail, guest_memfd_info(rb));
+        if (rb->gmem && gmem_backend_id(rb)) {
+            QAPI_LIST_APPEND(tail, gmem_info(rb));
         }
     }
     return list;
@@ -62,21 +67,22 @@ void hmp_info_guest_memfd(Monitor *mon, const QDict *qdict)
     for (GuestMemfdInfoList *l = list; l; l = l->next) {
         GuestMemfdInfo *info = l->value;
 
-        monitor_printf(mon, "%s: %" PRIu64 " bytes, %" PRIu64 " bound, %" PRIu64
-                       " by host mapping, kvm-bind %s, %" PRIu64
-                       " switches (longest stop %" PRIu64 " us)\n",
-                       info->id, info->size, info->bound, info->hva,
-                       OnOffAuto_str(info->kvm_bind), info->switches,
-                       info->max_inhibit_us);
+        monitor_printf(mon, "%s: %" PRIu64 " bytes, %" PRIu64 " allocated,"
+                       " %" PRIu64 " bound, %" PRIu64 " mapped, kvm-bind %s, %"
+                       PRIu64 " switches (longest stop %" PRIu64 " us)\n",
+                       info->id, info->size, info->allocated, info->bound,
+                       info->mapped, OnOffAuto_str(info->kvm_bind),
+                       info->switches, info->max_inhibit_us);
         for (GuestMemfdSlotList *s = info->slots; s; s = s->next) {
             GuestMemfdSlot *slot = s->value;
 
-            monitor_printf(mon, "  address space %" PRId64 " slot %3" PRId64
-                           ": %016" PRIx64 "-%016" PRIx64
-                           " offset %" PRIx64 ": %s\n",
-                           slot->address_space, slot->slot, slot->gpa,
+            monitor_printf(mon, "  address space %" PRId64 ": %016" PRIx64
+                           "-%016" PRIx64 " offset %" PRIx64 ": %s (%" PRId64
+                           " %s)\n", slot->address_space, slot->gpa,
                            slot->gpa + slot->size - 1, slot->offset,
-                           GuestMemfdSlotState_str(slot->state));
+                           GuestMemfdSlotState_str(slot->state),
+                           slot->memslots,
+                           slot->memslots == 1 ? "memslot" : "memslots");
         }
     }
 }

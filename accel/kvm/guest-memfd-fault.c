@@ -11,9 +11,8 @@
 #include "exec/address-spaces.h"
 #include "exec/memory.h"
 #include "exec/ramblock.h"
-#include "qom/object.h"
 #include "system/guest-memfd.h"
-#include "system/kvm_int.h"
+#include "guest-memfd-slots.h"
 #include "trace.h"
 
 /*
@@ -22,36 +21,42 @@
  * the host's memory has lost, ENOMEM when no page can be had, EFAULT when the
  * file is gone.
  */
-bool kvm_guest_memfd_handle_fault(CPUState *cpu, int err, int *ret)
+bool kvm_gmem_handle_fault(CPUState *cpu, int err, int *ret)
 {
     hwaddr gpa = cpu->kvm_run->memory_fault.gpa;
     MemoryRegionSection section;
     RAMBlock *rb;
     bool ours;
 
+    /* Most are of confidential guests, which convert memory all the time */
+    if (cpu->kvm_run->memory_fault.flags & KVM_MEMORY_EXIT_FLAG_PRIVATE ||
+        !kvm_state->memory_listener.gmem) {
+        return false;
+    }
+
     bql_lock();
     section = memory_region_find(get_system_memory(), gpa, 1);
     rb = section.mr ? section.mr->ram_block : NULL;
     ours = rb && rb->gmem;
     if (ours) {
-        trace_kvm_guest_memfd_fault(memory_region_name(section.mr), gpa, err);
-    }
+        const char *id = gmem_backend_id(rb);
 
-#ifdef KVM_HAVE_MCE_INJECTION
-    if (ours && err == -EHWPOISON) {
-        /* As a SIGBUS on the host mapping would: machine check or abort */
-        kvm_arch_on_sigbus_vcpu(cpu, BUS_MCEERR_AR,
-                                rb->host + section.offset_within_region);
-        *ret = 0;
-    } else
-#endif
-    if (ours) {
-        error_report("guest_memfd '%s': KVM cannot provide the page at guest"
-                     " address 0x%" HWADDR_PRIx ": %s%s",
-                     memory_region_name(section.mr), gpa, strerror(-err),
-                     err == -ENOMEM ? "; the host or QEMU's memory cgroup is"
-                     " out of memory" : "");
+        trace_kvm_guest_memfd_fault(id, gpa, err);
         *ret = -1;
+#ifdef KVM_HAVE_MCE_INJECTION
+        if (err == -EHWPOISON) {
+            /* As a SIGBUS on the host mapping would: machine check or abort */
+            kvm_arch_on_sigbus_vcpu(cpu, BUS_MCEERR_AR,
+                                    rb->host + section.offset_within_region);
+            *ret = 0;
+        }
+#endif
+        if (*ret) {
+            error_report("guest_memfd '%s': KVM cannot provide the page at"
+                         " guest address 0x%" HWADDR_PRIx ": %s%s", id, gpa,
+                         strerror(-err), err == -ENOMEM ? "; the host or"
+                         " QEMU's memory cgroup is out of memory" : "");
+        }
     }
     memory_region_unref(section.mr);
     bql_unlock();

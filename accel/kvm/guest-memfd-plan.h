@@ -1,5 +1,7 @@
 /*
- * Which views of a guest_memfd are bound to memslots
+ * Which parts of a guest_memfd are bound to memslots, and what has to be done
+ *
+ * Pure functions, which ask neither KVM nor QEMU anything.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -12,45 +14,107 @@
 #include "qapi/qapi-types-guest-memfd.h"
 
 /**
- * GuestMemfdView: one place of an address space where the guest sees a file
+ * gmem_grid: into which cells the RAM of a block is cut
+ *
+ * @size: of the block, in bytes
+ * @max_slots: how many memslots KVM has for an address space
+ *
+ * A memslot never crosses a multiple of the grid, so that whoever touches the
+ * edge of RAM, or wants a part of it logged, costs a cell and not all of it.
+ * 256 MiB: KVM switches a cell of touched RAM in less than 2 ms.  It doubles
+ * where a block would need too many memslots.
+ *
+ * Returns: a power of two, in bytes
+ */
+uint64_t gmem_grid(uint64_t size, unsigned max_slots);
+
+/**
+ * gmem_cell_size: how far the cell reaches
+ *
+ * @gpa: guest physical address
+ * @size: bytes that there are from there on, more than 0
+ * @grid: what gmem_grid() says
+ *
+ * The first MiB is a cell of its own: PC firmware opens and closes parts of it.
+ *
+ * Returns: bytes from @gpa to the next multiple of @grid, @size at most
+ */
+uint64_t gmem_cell_size(hwaddr gpa, uint64_t size, uint64_t grid);
+
+/**
+ * GmemView: one cell of an address space, where the guest sees a file
  *
  * @file: identifies the file
  * @offset: first byte of the file that is seen
  * @size: in bytes, more than 0
  * @gpa: guest physical address
+ * @whole: bytes of what the cell was cut from
  * @as_id: KVM address space; 0 is the main one, 1 is x86 SMM
- * @readonly: the guest must not write here
  * @logged: somebody wants to know which pages the guest writes
+ * @ahead: ... will want to, soon
  * @veto: GUEST_MEMFD_SLOT_STATE_BOUND if the file may be bound, else the
  *     reason why no view of it can be (kvm-bind=off, another VM's file, ...)
  * @opaque: the caller's; views move when they are sorted
- * @state: set by guest_memfd_plan(): bound, or the reason why not
- * @node: private to guest_memfd_plan()
+ * @state: set by gmem_plan(): bound, or the reason why not
+ * @node: private to gmem_plan()
  */
-typedef struct GuestMemfdView {
+typedef struct GmemView {
     const void *file;
     uint64_t offset;
     uint64_t size;
     hwaddr gpa;
+    uint64_t whole;
     int as_id;
-    bool readonly;
     bool logged;
+    bool ahead;
     GuestMemfdSlotState veto;
     void *opaque;
     GuestMemfdSlotState state;
     IntervalTreeNode node;
-} GuestMemfdView;
+} GmemView;
 
 /**
- * guest_memfd_plan: decide for each view whether it is bound
+ * gmem_plan: decide for each view whether it is bound
  *
  * @views: all views of all files in one address space, in any order; sorted
- *     on return by file, then by size (largest first), then by address
+ *     on return by file, then by what they were cut from (largest first),
+ *     then by address
  * @n: how many
  *
  * A pure function of the set of views: neither the order in which they
  * appeared nor what was bound before matters.
  */
-void guest_memfd_plan(GuestMemfdView *views, size_t n);
+void gmem_plan(GmemView *views, size_t n);
+
+/**
+ * gmem_flags: the flags that the memslot of a planned view has in KVM
+ *
+ * @view: after gmem_plan()
+ */
+uint32_t gmem_flags(const GmemView *view);
+
+/**
+ * GmemAction: what makes a memslot that KVM has into the one that is planned
+ *
+ * @GMEM_ACTION_NONE: it is as planned
+ * @GMEM_ACTION_LOG: KVM can change that while the guest runs: logging
+ * @GMEM_ACTION_SWITCH: delete it and make it anew, now
+ * @GMEM_ACTION_SWITCH_LATER: the same, when there is time: until then all is
+ *     well, only not as it is best
+ */
+typedef enum GmemAction {
+    GMEM_ACTION_NONE,
+    GMEM_ACTION_LOG,
+    GMEM_ACTION_SWITCH,
+    GMEM_ACTION_SWITCH_LATER,
+} GmemAction;
+
+/**
+ * gmem_action: compare a memslot with its plan
+ *
+ * @flags: those that it has in KVM
+ * @view: the same address, size and part of the file, planned
+ */
+GmemAction gmem_action(uint32_t flags, const GmemView *view);
 
 #endif

@@ -8,18 +8,46 @@
 #include "qapi/error.h"
 #include "system/guest-memfd.h"
 
-int kvm_guest_memfd_create(uint64_t size, Error **errp)
+bool kvm_gmem_prepare_bind(Gmem *gmem, Error **errp)
 {
     error_setg(errp, "guest_memfd needs KVM, which this QEMU is built without");
-    return -1;
+    return false;
 }
 
-bool kvm_guest_memfd_check_bind(GuestMemfd *gmem, Error **errp)
+int kvm_gmem_create(uint64_t size, Error **errp)
 {
     g_assert_not_reached();
 }
 
-GuestMemfdSlotList *kvm_guest_memfd_query_slots(RAMBlock *rb)
+void *kvm_gmem_create_page(int *fd)
 {
     return NULL;
+}
+
+void kvm_gmem_destroy_page(void *page, int fd)
+{
+    g_assert_not_reached();
+}
+
+bool kvm_gmem_wants_mapping(void)
+{
+    return false;
+}
+
+bool kvm_gmem_try_bind(RAMBlock *rb, hwaddr gpa, Error **errp)
+{
+    g_assert_not_reached();
+}
+
+GuestMemfdSlotList *kvm_gmem_query_slots(RAMBlock *rb)
+{
+    return NULL;
+}
+
+void kvm_gmem_logging_begins(void)
+{
+}
+
+void kvm_gmem_logging_ended(void)
+{
 }

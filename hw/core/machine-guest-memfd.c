@@ -9,7 +9,8 @@
 #include "qemu/error-report.h"
 #include "exec/ramblock.h"
 #include "hw/boards.h"
-#include "system/guest-memfd.h"
+#include "hw/qdev-core.h"
+#include "system/hostmem-guest-memfd.h"
 #include "system/hostmem.h"
 #include "system/numa.h"
 #include "system/system.h"
@@ -20,9 +21,8 @@ static void warn_if_other(HostMemoryBackend *backend)
         backend->gmem.enable == ON_OFF_AUTO_OFF) {
         return;
     }
-    warn_report("memory backend '%s' is no guest_memfd, despite -machine"
-                " guest-memfd=on: that is for memory-backend-memfd with"
-                " share=on and without huge pages",
+    warn_report("-machine guest-memfd=on has no effect on memory backend '%s':"
+                " it needs memory-backend-memfd, share=on, no hugetlb",
                 object_get_canonical_path_component(OBJECT(backend)));
 }
 
@@ -31,7 +31,7 @@ static void warn_of_other_memory(Notifier *notifier, void *data)
 {
     MachineState *ms = MACHINE(qdev_get_machine());
 
-    if (!ms->guest_memfd) {
+    if (!ms->gmem) {
         return;
     }
     warn_if_other(ms->memdev);
@@ -40,38 +40,58 @@ static void warn_of_other_memory(Notifier *notifier, void *data)
     }
 }
 
-static Notifier machine_done = { .notify = warn_of_other_memory };
-
 static bool machine_get_guest_memfd(Object *obj, Error **errp)
 {
-    return MACHINE(obj)->guest_memfd;
+    return MACHINE(obj)->gmem;
 }
 
 static void machine_set_guest_memfd(Object *obj, bool value, Error **errp)
 {
-    MACHINE(obj)->guest_memfd = value;
-    if (!machine_done.node.le_prev) {
-        qemu_add_machine_init_done_notifier(&machine_done);
+    if (phase_check(PHASE_MACHINE_INITIALIZED)) {
+        error_setg(errp, "property 'guest-memfd' cannot change after the"
+                   " machine has its RAM");
+        return;
     }
+    MACHINE(obj)->gmem = value;
 }
 
-void guest_memfd_machine_add_property(ObjectClass *oc)
+void gmem_machine_add_property(ObjectClass *oc)
 {
+    static Notifier machine_done = { .notify = warn_of_other_memory };
+
     object_class_property_add_bool(oc, "guest-memfd", machine_get_guest_memfd,
                                    machine_set_guest_memfd);
     object_class_property_set_description(oc, "guest-memfd",
         "Use a KVM guest_memfd as default RAM and for memory-backend-memfd");
+    qemu_add_machine_init_done_notifier(&machine_done);
 }
 
-const char *guest_memfd_machine_memdev_type(MachineState *ms, const char *path,
-                                            Error **errp)
+const char *gmem_machine_memdev_type(MachineState *ms, const char *path,
+                                     Error **errp)
 {
-    if (ms->guest_memfd && path) {
+    if (ms->gmem && path) {
         error_setg(errp, "-machine guest-memfd=on and -mem-path exclude each"
                    " other: RAM is either a guest_memfd or a file in '%s'",
                    path);
         return NULL;
     }
-    return ms->guest_memfd ? TYPE_MEMORY_BACKEND_GUEST_MEMFD
+    return ms->gmem ? TYPE_MEMORY_BACKEND_GUEST_MEMFD
          : path ? TYPE_MEMORY_BACKEND_FILE : TYPE_MEMORY_BACKEND_RAM;
+}
+
+bool gmem_machine_pre_plug(MachineState *ms, MemoryRegion *mr, hwaddr addr,
+                           Error **errp)
+{
+    HostMemoryBackend *backend;
+
+    if (!mr->ram_block ||
+        !object_dynamic_cast(mr->owner, TYPE_MEMORY_BACKEND)) {
+        return true;
+    }
+    backend = MEMORY_BACKEND(mr->owner);
+    if (ms->gmem) {
+        warn_if_other(backend);
+    }
+    return !mr->ram_block->gmem || backend->gmem.kvm_bind != ON_OFF_AUTO_ON ||
+           kvm_gmem_try_bind(mr->ram_block, addr, errp);
 }

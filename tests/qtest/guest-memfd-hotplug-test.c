@@ -141,7 +141,7 @@ static void test_unused(void)
                                  "'arguments': {'qom-type': '" GMEM "',"
                                  "'id': 'mem0', 'size': %" PRIu64 "}}", SIZE);
         g_assert_cmpint(vm_info_number(vm, "mem0", "bound"), ==, 0);
-        g_assert_cmpint(vm_info_number(vm, "mem0", "hva"), ==, 0);
+        g_assert_cmpint(vm_info_number(vm, "mem0", "mapped"), ==, 0);
         qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
                                  "'arguments': {'id': 'mem0'}}");
         g_assert_false(vm_info_exists(vm, "mem0"));

@@ -54,19 +54,13 @@ static VM *start_side(const Case *c, const char *backend, const char *extra)
                     extra);
 }
 
-/* The status of a migration changes first, logging ends soon after */
-static void wait_for_log_end(VM *vm)
-{
-    VM_WAIT(!vm_count_slots(vm, "ram0", "dirty-log"));
-}
-
 static void assert_at_rest(VM *vm, const Case *c, const char *backend)
 {
     if (!is_gmem(backend)) {
         g_assert_false(vm_info_exists(vm, "ram0"));
         return;
     }
-    wait_for_log_end(vm);
+    vm_wait_settled(vm, "ram0");
     if (c->bind_off) {
         vm_assert_hva(vm, "ram0", "disabled");
     } else {
@@ -152,7 +146,7 @@ static void let_finish(VM *vm)
 static void wait_for_failure(VM *vm)
 {
     wait_for_migration_status(vm->qts, "failed", never_completed);
-    wait_for_log_end(vm);
+    vm_wait_settled(vm, "ram0");
 }
 
 static void give_fd(VM *vm, int fd)
@@ -522,6 +516,7 @@ static void test_fault(const void *data)
     g_assert_cmpint(vm_count_slots(src, "ram0", f->during), >, 0);
     migrate_cancel(src->qts);
     wait_for_migration_status(src->qts, "cancelled", NULL);
+    vm_wait_settled(src, "ram0");
     g_assert_cmpint(vm_count_slots(src, "ram0", f->after), >, 0);
     vm_set_faults(fault_path, "");
 

@@ -37,6 +37,6 @@ void crawl_cancel(VM *vm)
 
 void crawl_wait_bound(VM *vm)
 {
-    VM_WAIT(!vm_count_slots(vm, "ram0", "dirty-log"));
+    vm_wait_settled(vm, "ram0");
     vm_assert_bound(vm, "ram0", vm_info_number(vm, "ram0", "size"));
 }

@@ -340,6 +340,12 @@ void vm_assert_hva(VM *vm, const char *id, const char *state)
     g_assert_cmpint(qdict_get_int(info, "bound"), ==, 0);
 }
 
+void vm_wait_settled(VM *vm, const char *id)
+{
+    VM_WAIT(!vm_count_slots(vm, id, "dirty-log") &&
+            !vm_count_slots(vm, id, "switching"));
+}
+
 int vm_count_gmem_fds(VM *vm)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/fd",

@@ -103,9 +103,11 @@ uint64_t vm_number(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 QDict *vm_info(VM *vm, const char *id);
 bool vm_info_exists(VM *vm, const char *id);
 uint64_t vm_info_number(VM *vm, const char *id, const char *member);
-/* How many slots of the backend are in this state ("bound", "alias", ...) */
+/* How many ranges of the backend are in this state ("bound", "alias", ...) */
 int vm_count_slots(VM *vm, const char *id, const char *state);
-/* All RAM that the guest can see is bound, and no byte is on an HVA slot */
+/* Logging has ended, and what was switched is bound again; the VM must run */
+void vm_wait_settled(VM *vm, const char *id);
+/* All RAM that the guest can see is bound, and no byte is only mapped */
 void vm_assert_bound(VM *vm, const char *id, uint64_t size);
 /* ... whatever its size is: what it has of slots is bound */
 void vm_assert_no_hva(VM *vm, const char *id);

@@ -1,0 +1,84 @@
+/*
+ * Switching memslots of guest_memfd RAM while the guest runs
+ *
+ * KVM cannot log what a guest writes to bound memslots.  Before a migration
+ * they are switched to the host mapping in small steps, so that the start of
+ * logging is but a flag of live memslots, as for any other RAM.  After it they
+ * are bound again in small steps.  Neither stops the guest for longer than one
+ * step takes, however much RAM there is.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "system/guest-memfd.h"
+#include "system/kvm.h"
+#include "guest-memfd-slots.h"
+#include "guest-memfd-switch.h"
+
+/* What the guest, and whoever waits for the BQL, has between two steps */
+#define PAUSE_US 5000
+
+/* Both under the BQL */
+static bool ahead;
+static QEMUTimer *timer;
+
+bool kvm_gmem_logging_ahead(void)
+{
+    return ahead;
+}
+
+static bool step(void)
+{
+    bool more = false;
+
+    for (int i = 0; i < kvm_state->nr_as; i++) {
+        KVMMemoryListener *kml = kvm_state->as[i].ml;
+
+        more |= kml && kvm_gmem_step(kml);
+    }
+    return more;
+}
+
+static void background_step(void *opaque)
+{
+    if (step()) {
+        kvm_gmem_switch_later();
+    }
+}
+
+void kvm_gmem_switch_later(void)
+{
+    if (!timer) {
+        /* The clock that stands still while the VM is stopped */
+        timer = timer_new_us(QEMU_CLOCK_VIRTUAL, background_step, NULL);
+    }
+    if (!timer_pending(timer)) {
+        timer_mod(timer, qemu_clock_get_us(QEMU_CLOCK_VIRTUAL) + PAUSE_US);
+    }
+}
+
+void kvm_gmem_logging_begins(void)
+{
+    bool more = kvm_enabled();
+
+    while (more) {
+        bql_lock();
+        ahead = true;
+        more = step();
+        bql_unlock();
+        if (more) {
+            g_usleep(PAUSE_US);
+        }
+    }
+}
+
+void kvm_gmem_logging_ended(void)
+{
+    if (ahead) {
+        ahead = false;
+        kvm_gmem_switch_later();
+    }
+}

@@ -1,0 +1,254 @@
+/*
+ * What migration asks about guest_memfd RAM
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sys/mman.h>
+#include "qapi/error.h"
+#include "qemu/main-loop.h"
+#include "qemu/rcu.h"
+#include "qemu/units.h"
+#include "qemu/userfaultfd.h"
+#include "exec/ramblock.h"
+#include "exec/memory.h"
+#include "exec/ramlist.h"
+#include "exec/target_page.h"
+#include "migration/misc.h"
+#include "system/hostmem.h"
+#include "guest-memfd.h"
+#include "migration-stats.h"
+#include "options.h"
+#include "trace.h"
+
+/*
+ * What needs userfaultfd, and so may not work: the target of a postcopy
+ * migration, and background snapshots
+ */
+
+static const struct {
+    uint64_t feature;
+    uint64_t mode;
+} userfault_use[] = {
+    [MIGRATION_CAPABILITY_POSTCOPY_RAM] = {
+        0, UFFDIO_REGISTER_MODE_MISSING
+    },
+    [MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT] = {
+        UFFD_FEATURE_PAGEFAULT_FLAG_WP, UFFDIO_REGISTER_MODE_WP
+    },
+};
+
+/*
+ * Ask the kernel, with a file of one page: up to Linux 7.3 UFFDIO_REGISTER
+ * gives EINVAL, and no capability or version tells when that will change.
+ */
+static bool try_userfault(MigrationCapability cap, const char *id,
+                          Error **errp)
+{
+    int uffd = uffd_create_fd(userfault_use[cap].feature, false);
+    void *page = NULL;
+    bool ret = false;
+    int fd;
+
+    if (uffd < 0) {
+        error_setg(errp, "%s is not possible: this process cannot use"
+                   " userfaultfd; allow it (sysctl"
+                   " vm.unprivileged_userfaultfd, or access to"
+                   " /dev/userfaultfd)", MigrationCapability_str(cap));
+        return false;
+    }
+    page = kvm_gmem_create_page(&fd);
+    if (!page) {
+        error_setg(errp, "%s is not possible: it cannot be found out whether"
+                   " userfaultfd supports the guest_memfd of memory backend"
+                   " '%s'", MigrationCapability_str(cap), id);
+    } else if (uffd_register_memory(uffd, page, qemu_real_host_page_size(),
+                                    userfault_use[cap].mode, NULL)) {
+        error_setg(errp, "%s is not possible: memory backend '%s' is a"
+                   " guest_memfd, which this kernel's userfaultfd does not"
+                   " support; use precopy or memory-backend-memfd",
+                   MigrationCapability_str(cap), id);
+    } else {
+        ret = true;
+    }
+    if (page) {
+        kvm_gmem_destroy_page(page, fd);
+    }
+    uffd_close_fd(uffd);
+    return ret;
+}
+
+bool gmem_check_userfault(RAMBlock *rb, MigrationCapability cap, Error **errp)
+{
+    const char *id = gmem_backend_id(rb);
+
+    if (!try_userfault(cap, id, errp)) {
+        return false;
+    }
+    if (rb->gmem->kvm_bind != ON_OFF_AUTO_OFF) {
+        error_setg(errp, "%s is not possible: userfaultfd does not see faults"
+                   " in bound memslots of memory backend '%s'; create it with"
+                   " kvm-bind=off", MigrationCapability_str(cap), id);
+        return false;
+    }
+    return true;
+}
+
+bool gmem_check_snapshot(const bool *caps, Error **errp)
+{
+    const MigrationCapability cap = MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT;
+    RAMBlock *rb;
+
+    if (!caps[cap]) {
+        return true;
+    }
+    RCU_READ_LOCK_GUARD();
+    RAMBLOCK_FOREACH(rb) {
+        if (rb->gmem && gmem_backend_id(rb) &&
+            !gmem_check_userfault(rb, cap, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * Source
+ */
+
+static int migration_over(NotifierWithReturn *notifier, MigrationEvent *event,
+                          Error **errp)
+{
+    if (event->type != MIG_EVENT_PRECOPY_SETUP) {
+        kvm_gmem_logging_ended();
+    }
+    return 0;
+}
+
+void gmem_migration_begins(void)
+{
+    static NotifierWithReturn notifier;
+
+    bql_lock();
+    if (!notifier.notify) {
+        migration_add_notifier(&notifier, migration_over);
+    }
+    bql_unlock();
+    kvm_gmem_logging_begins();
+}
+
+/*
+ * One call for many pages takes half the time of a fault for each.  That they
+ * exist was just found out: no hole gets memory here.
+ */
+static void populate(const GmemHoles *holes)
+{
+    size_t page_size = qemu_real_host_page_size();
+    uint64_t start = holes->start, at;
+
+    for (at = start; at < holes->end; at += page_size) {
+        if (gmem_holes_at(holes, at)) {
+            madvise(holes->rb->host + start, at - start, MADV_POPULATE_READ);
+            start = at + page_size;
+        }
+    }
+    madvise(holes->rb->host + start, at - start, MADV_POPULATE_READ);
+    trace_guest_memfd_populate(holes->rb->idstr, holes->start, holes->end);
+}
+
+bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset)
+{
+    uint64_t pass = stat64_get(&mig_stats.dirty_sync_count);
+    GmemHoles *holes = &cursor->holes;
+
+    if (!rb->gmem || migrate_background_snapshot()) {
+        return false;
+    }
+    /*
+     * What is known of a page must have been found out after it was cleared
+     * in the dirty bitmaps.  KVM's are cleared for a chunk at a time, when the
+     * first page of it is sent, and when the pass began.
+     */
+    if (holes->rb != rb || cursor->pass != pass || offset < cursor->last ||
+        offset >= holes->end) {
+        uint64_t chunk = (uint64_t)qemu_target_page_size()
+                         << rb->clear_bmap_shift;
+
+        gmem_holes_find(holes, rb, offset,
+                        MIN(ROUND_UP(offset + 1, chunk), rb->used_length));
+        cursor->pass = pass;
+        if (pass <= 1) {
+            populate(holes);
+        }
+    }
+    cursor->last = offset;
+    return gmem_holes_at(holes, offset);
+}
+
+/*
+ * Target
+ */
+
+/* Less than this is zeroed in less time than it takes to free it */
+#define PUNCH_MIN (64 * KiB)
+
+/* Memory that must stay: a device has it, or it was paid for in advance */
+static bool must_keep(RAMBlock *rb)
+{
+    return ram_block_discard_is_disabled() ||
+           MEMORY_BACKEND(rb->mr->owner)->prealloc;
+}
+
+static void clear_present(RAMBlock *rb, uint64_t start, uint64_t size)
+{
+    if (size >= PUNCH_MIN && !must_keep(rb) &&
+        ram_block_discard_range(rb, start, size) == 0) {
+        return;
+    }
+    memset(rb->host + start, 0, size);
+}
+
+void gmem_zeroes_flush(GmemZeroes *zeroes)
+{
+    size_t page_size = qemu_real_host_page_size();
+    uint64_t end = zeroes->offset + zeroes->size;
+    g_autofree GmemHoles *holes = NULL;
+
+    if (!zeroes->size) {
+        return;
+    }
+    holes = g_new(GmemHoles, 1);
+    for (uint64_t at = zeroes->offset; at < end; at = holes->end) {
+        uint64_t start = at;
+
+        gmem_holes_find(holes, zeroes->rb, at, end);
+        for (at = holes->start; at < MIN(holes->end, end); at += page_size) {
+            if (gmem_holes_at(holes, at)) {
+                if (at > start) {
+                    clear_present(zeroes->rb, start, at - start);
+                }
+                start = at + page_size;
+            }
+        }
+        if (MIN(holes->end, end) > start) {
+            clear_present(zeroes->rb, start, MIN(holes->end, end) - start);
+        }
+    }
+    zeroes->size = 0;
+}
+
+bool gmem_zero_page(GmemZeroes *zeroes, RAMBlock *rb, uint64_t offset,
+                    uint64_t size)
+{
+    if (!rb->gmem) {
+        return false;
+    }
+    if (zeroes->rb != rb || offset != zeroes->offset + zeroes->size) {
+        gmem_zeroes_flush(zeroes);
+        zeroes->rb = rb;
+        zeroes->offset = offset;
+    }
+    zeroes->size += size;
+    return true;
+}

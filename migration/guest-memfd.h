@@ -1,0 +1,112 @@
+/*
+ * What migration asks about guest_memfd RAM
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef MIGRATION_GUEST_MEMFD_H
+#define MIGRATION_GUEST_MEMFD_H
+
+#include "qapi/qapi-types-migration.h"
+#include "system/guest-memfd.h"
+
+/**
+ * gmem_check_userfault: can userfaultfd do its work on a RAMBlock?
+ *
+ * @rb: a RAMBlock with @rb->gmem
+ * @cap: MIGRATION_CAPABILITY_POSTCOPY_RAM or _BACKGROUND_SNAPSHOT
+ * @errp: set with a sentence that names the capability, the backend and the
+ *     remedy
+ *
+ * Called when a destination prepares for postcopy.
+ *
+ * Returns: true if it can
+ */
+bool gmem_check_userfault(RAMBlock *rb, MigrationCapability cap, Error **errp);
+
+/**
+ * gmem_check_snapshot: refuse background snapshots that cannot work
+ *
+ * @caps: the migration capabilities, indexed by MigrationCapability
+ * @errp: as for gmem_check_userfault()
+ *
+ * Called when capabilities are set and, as memory may have been plugged since,
+ * again when a migration starts.  Postcopy is no matter here: it is a
+ * destination that needs userfaultfd for it.
+ *
+ * Returns: true if all guest_memfd RAM can do what @caps need
+ */
+bool gmem_check_snapshot(const bool *caps, Error **errp);
+
+/**
+ * gmem_migration_begins: a migration is about to start dirty logging
+ *
+ * Called on the migration thread, without the BQL.
+ */
+void gmem_migration_begins(void);
+
+/**
+ * GmemCursor: what the sending thread knows of the pages that it sends next
+ *
+ * @holes: which of them exist
+ * @pass: of the migration, in which that was found out
+ * @last: the page that was asked for last
+ *
+ * Zeroed when the migration starts.
+ */
+typedef struct GmemCursor {
+    GmemHoles holes;
+    uint64_t pass;
+    uint64_t last;
+} GmemCursor;
+
+/**
+ * gmem_page_is_hole: can a page be sent as zeroes without being read?
+ *
+ * @cursor: of this thread
+ * @rb: any RAMBlock; the answer is no unless it is guest_memfd RAM
+ * @offset: of the page, in bytes
+ *
+ * While dirty logging is on, a page that is a hole is full of zeroes at that
+ * moment, and whoever writes to it later is logged.  Called when the page has
+ * been cleared in the dirty bitmaps, by the thread that sends it.  Makes pages
+ * that follow, and that exist, present in the host mapping in the first pass.
+ */
+bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset);
+
+/**
+ * GmemZeroes: zero pages that came in a row, and are not handled yet
+ *
+ * @rb: the block that they are of
+ * @offset: of the first, in bytes
+ * @size: of all, in bytes
+ */
+typedef struct GmemZeroes {
+    RAMBlock *rb;
+    uint64_t offset;
+    uint64_t size;
+} GmemZeroes;
+
+/**
+ * gmem_zero_page: a zero page has come
+ *
+ * @zeroes: those that came before
+ * @rb: the RAMBlock that the page is of
+ * @offset: of the page, in bytes
+ * @size: in bytes
+ *
+ * A hole stays one; a page that exists becomes one, or is zeroed.  All that
+ * when gmem_zeroes_flush() is called, which the caller does before anything
+ * else can be written to RAM.
+ *
+ * Returns: false if this is not guest_memfd RAM; then nothing is done
+ */
+bool gmem_zero_page(GmemZeroes *zeroes, RAMBlock *rb, uint64_t offset,
+                    uint64_t size);
+
+/**
+ * gmem_zeroes_flush: have no zero page left that is not handled
+ */
+void gmem_zeroes_flush(GmemZeroes *zeroes);
+
+#endif

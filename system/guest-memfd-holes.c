@@ -1,0 +1,99 @@
+/*
+ * Which pages of guest_memfd RAM exist
+ *
+ * Such memory is never swapped.  What the guest does not use must stay a hole,
+ * so whoever is about to read all of RAM asks here first.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include <sys/mman.h>
+#include "qemu/rcu.h"
+#include "exec/address-spaces.h"
+#include "exec/cpu-common.h"
+#include "exec/memory.h"
+#include "exec/ramblock.h"
+#include "system/guest-memfd.h"
+
+/* Whole pages; where the kernel does not answer, all exist */
+static void find_present(RAMBlock *rb, uint64_t start, uint64_t size,
+                         unsigned char *present)
+{
+    if (mincore(rb->host + start, size, present)) {
+        memset(present, 1, size / qemu_real_host_page_size());
+    }
+}
+
+void gmem_holes_find(GmemHoles *holes, RAMBlock *rb, uint64_t start,
+                     uint64_t end)
+{
+    size_t page_size = qemu_real_host_page_size();
+
+    holes->rb = rb;
+    holes->start = ROUND_DOWN(start, page_size);
+    holes->end = MIN(ROUND_UP(end, page_size),
+                     holes->start + GMEM_HOLES_PAGES * page_size);
+    holes->end = MIN(holes->end, rb->max_length);
+    find_present(rb, holes->start, holes->end - holes->start, holes->present);
+}
+
+bool gmem_holes_at(const GmemHoles *holes, uint64_t offset)
+{
+    uint64_t page = (offset - holes->start) / qemu_real_host_page_size();
+
+    return !(holes->present[page] & 1);
+}
+
+uint64_t gmem_allocated(RAMBlock *rb)
+{
+    size_t page_size = qemu_real_host_page_size();
+    g_autofree GmemHoles *holes = g_new(GmemHoles, 1);
+    uint64_t pages = 0;
+
+    for (uint64_t at = 0; at < rb->max_length; at = holes->end) {
+        gmem_holes_find(holes, rb, at, rb->max_length);
+        for (uint64_t i = 0; i < (holes->end - at) / page_size; i++) {
+            pages += holes->present[i] & 1;
+        }
+    }
+    return pages * page_size;
+}
+
+const void *gmem_readable(const void *host, size_t size)
+{
+    static const uint8_t zeroes[64 * 1024];
+    size_t page_size = qemu_real_host_page_size();
+    unsigned char present[2] = { 1, 1 };
+    ram_addr_t offset;
+    RAMBlock *rb;
+
+    RCU_READ_LOCK_GUARD();
+    rb = qemu_ram_block_from_host((void *)host, false, &offset);
+    if (!rb || !rb->gmem || size > MIN(sizeof(zeroes), page_size)) {
+        return host;
+    }
+    find_present(rb, ROUND_DOWN(offset, page_size),
+                 ROUND_UP(offset + size, page_size) -
+                 ROUND_DOWN(offset, page_size), present);
+    return (present[0] & 1) ||
+           (offset % page_size + size > page_size && (present[1] & 1))
+           ? host : zeroes;
+}
+
+bool gmem_physical_is_hole(hwaddr addr, uint64_t size)
+{
+    MemoryRegionSection section = memory_region_find(get_system_memory(),
+                                                     addr, size);
+    bool hole = false;
+
+    if (section.mr && section.mr->ram_block && section.mr->ram_block->gmem &&
+        int128_get64(section.size) == size) {
+        const uint8_t *host = section.mr->ram_block->host +
+                              section.offset_within_region;
+
+        hole = gmem_readable(host, size) != host;
+    }
+    memory_region_unref(section.mr);
+    return hole;
+}
