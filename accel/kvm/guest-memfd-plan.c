@@ -22,7 +22,7 @@
 uint64_t gmem_grid(uint64_t size, unsigned max_slots)
 {
     /* Room for other blocks, which may be cut, too, and for devices */
-    uint64_t cells = MIN(MAX(max_slots / 32, 1), CELLS_MAX);
+    uint64_t cells = MIN(MAX(max_slots / 16, 1), CELLS_MAX);
     uint64_t grid = GRID_MIN;
 
     while (size / cells > grid && grid < 1ULL << 62) {

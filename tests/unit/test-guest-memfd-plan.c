@@ -291,8 +291,9 @@ static void test_grid(void)
         { TiB, 32764, GiB },
         { 12 * TiB, 32764, 16 * GiB },
         /* Few memslots, or one: as many cells as there may be */
-        { 4 * GiB, 509, 512 * MiB },
-        { 4 * GiB, 32, 4 * GiB },
+        { 4 * GiB, 509, 256 * MiB },
+        { 8 * GiB, 509, 512 * MiB },
+        { 4 * GiB, 32, 2 * GiB },
         { 4 * GiB, 1, 4 * GiB },
         /* No size is too large to have an answer */
         { INT64_MAX, 1, 1ULL << 62 },

@@ -1,0 +1,341 @@
+/*
+ * Memory that the guest does not use stays unused: RAM is migrated, saved,
+ * loaded and dumped without filling its holes
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/cutils.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "guest-memfd/file.h"
+#include "guest-memfd/vm.h"
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+
+#define RAM "256M"
+#define RAM_SIZE (256 * MiB)
+/* What the guest uses, besides what it is made of itself */
+#define USED VM_AT(96 * MiB)
+#define USED_SIZE (8 * MiB)
+/* ... and does not use */
+#define UNUSED VM_AT(128 * MiB)
+#define UNUSED_SIZE (96 * MiB)
+/* Host memory that a test may cost for other reasons: a few pages of devices */
+#define SLACK MiB
+
+static char *tmp;
+
+typedef struct Case {
+    const char *name;
+    const char *transport;
+    const char *src, *dst;          /* backend of each side; default: ours */
+    const char *cap[2];
+    const char *param, *value;
+} Case;
+
+#define GMEM "memory-backend-guest-memfd"
+
+static VM *start(const char *backend, const char *extra)
+{
+    return vm_start("-machine " VM_TYPE ",memory-backend=ram0 -m " RAM
+                    " -object %s,id=ram0,share=on,size=" RAM " %s",
+                    backend ?: GMEM, extra);
+}
+
+static uint64_t allocated(VM *vm)
+{
+    return vm_info_number(vm, "ram0", "allocated");
+}
+
+/* Use some of the memory; what is allocated then is just what exists */
+static uint64_t use_memory(VM *vm)
+{
+    GmemFile *file;
+    uint64_t bytes;
+
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    file = gmem_file_open(vm, RAM_SIZE);
+    bytes = gmem_file_resident(file, 0, RAM_SIZE);
+    gmem_file_close(file);
+    g_assert_cmpuint(bytes, >=, USED_SIZE);
+    g_assert_cmpuint(bytes, <, USED_SIZE + 24 * MiB);
+    g_assert_cmpuint(allocated(vm), ==, bytes);
+    return bytes;
+}
+
+static void check_memory(VM *vm)
+{
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    vm_do(vm, "zero %" PRIu64 " %" PRIu64, UNUSED, UNUSED_SIZE);
+}
+
+static void test_allocated(void)
+{
+    VM *vm = start(NULL, "");
+    uint64_t before;
+
+    vm_wait_ready(vm);
+    before = allocated(vm);
+    vm_do(vm, "write64 %" PRIu64 " 1", UNUSED);
+    vm_do(vm, "write64 %" PRIu64 " 1", UNUSED + 5 * 64 * KiB);
+    g_assert_cmpuint(allocated(vm), ==,
+                     before + 2 * qemu_real_host_page_size());
+    vm_quit(vm);
+}
+
+static void set_up(VM *vm, const Case *c)
+{
+    for (int i = 0; i < ARRAY_SIZE(c->cap) && c->cap[i]; i++) {
+        migrate_set_capability(vm->qts, c->cap[i], true);
+    }
+    if (c->param) {
+        migrate_set_parameter_str(vm->qts, c->param, c->value);
+    }
+}
+
+static void test_migrate(const void *data)
+{
+    const Case *c = data;
+    bool file = g_str_equal(c->transport, "file");
+    g_autofree char *uri = g_strdup_printf("%s:%s/migration", c->transport,
+                                           tmp);
+    VM *src = start(c->src, ""), *dst;
+    uint64_t before = 0;
+
+    vm_wait_ready(src);
+    if (c->src) {
+        vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    } else {
+        before = use_memory(src);
+    }
+    dst = start(c->dst, "-incoming defer");
+    set_up(src, c);
+    set_up(dst, c);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    if (!file) {
+        migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    }
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    wait_for_migration_complete(src->qts);
+    if (file) {
+        migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    }
+    wait_for_migration_complete(dst->qts);
+    if (!c->src) {
+        g_assert_cmpuint(allocated(src), <=, before + SLACK);
+    }
+    if (!c->dst) {
+        g_assert_cmpuint(allocated(dst), <=,
+                         (before ?: USED_SIZE + 24 * MiB) + SLACK);
+    }
+    if (file) {
+        qtest_qmp_assert_success(dst->qts, "{'execute': 'cont'}");
+    }
+    check_memory(dst);
+    vm_quit(dst);
+    vm_quit(src);
+}
+
+static const Case migrations[] = {
+    { "unix", "unix" },
+    { "multifd", "unix", .cap = { "multifd" } },
+    { "multifd/legacy", "unix", .cap = { "multifd" },
+      .param = "zero-page-detection", .value = "legacy" },
+    { "multifd/none", "unix", .cap = { "multifd" },
+      .param = "zero-page-detection", .value = "none" },
+    { "none", "unix", .param = "zero-page-detection", .value = "none" },
+    { "xbzrle", "unix", .cap = { "xbzrle" } },
+    { "file", "file" },
+    { "mapped-ram", "file", .cap = { "mapped-ram" } },
+    { "mapped-ram/multifd", "file", .cap = { "mapped-ram", "multifd" } },
+    { "from-memfd", "unix", .src = "memory-backend-memfd" },
+    { "to-memfd", "unix", .dst = "memory-backend-memfd" },
+};
+
+/*
+ * The guest fills a hole while the migration runs, after it was taken for one
+ * (the first pass is over) and, in pages that are sent again and again, at any
+ * time: it arrives.
+ */
+static void test_write_into_hole(void)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src = start(NULL, ""), *dst = start(NULL, "-incoming defer");
+
+    vm_wait_ready(src);
+    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    migrate_set_capability(src->qts, "pause-before-switchover", true);
+    migrate_set_parameter_int(src->qts, "downtime-limit", 1);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 64 * MiB);
+    vm_do(src, "count %" PRIu64 " %" PRIu64, VM_AT(64 * MiB), 16 * MiB);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    while (read_ram_property_int(src->qts, "dirty-sync-count") < 2) {
+        g_usleep(1000);
+    }
+    g_assert_cmpuint(allocated(src), <, 64 * MiB);
+    /* Any line ends the count, which is checked then */
+    g_free(vm_command(src, "stop"));
+    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 2", UNUSED, 4 * MiB);
+    vm_do(src, "write64 %" PRIu64 " 0x1234", UNUSED + 32 * MiB);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
+    wait_for_migration_status(src->qts, "pre-switchover",
+                              (const char *[]) { "completed", "failed", NULL });
+    migrate_continue(src->qts, "pre-switchover");
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    vm_do(dst, "checkr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    vm_do(dst, "checkr %" PRIu64 " %" PRIu64 " 2", UNUSED, 4 * MiB);
+    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, UNUSED + 32 * MiB), ==,
+                    0x1234);
+    vm_do(dst, "zero %" PRIu64 " %" PRIu64, UNUSED + 33 * MiB, 32 * MiB);
+    vm_quit(dst);
+    vm_quit(src);
+}
+
+static void hmp(VM *vm, const char *command)
+{
+    g_autofree char *error = qtest_hmp(vm->qts, "%s", command);
+
+    g_assert_cmpstr(error, ==, "");
+}
+
+static VM *start_with_disk(const char *extra)
+{
+    g_autofree char *disk = g_strdup_printf("%s/disk.qcow2", tmp);
+    g_autofree char *create = g_strdup_printf("%s create -q -f qcow2 %s 1G",
+                                              getenv("QTEST_QEMU_IMG"), disk);
+    g_autofree char *drive = g_strdup_printf("-drive if=none,id=d,file=%s",
+                                             disk);
+    int status;
+
+    g_assert_true(g_spawn_command_line_sync(create, NULL, NULL, &status, NULL));
+    g_assert_cmpint(status, ==, 0);
+    return start(extra, drive);
+}
+
+/* A snapshot brings the holes back, and zeroes with them */
+static void test_snapshot(void)
+{
+    g_autofree char *disk = g_strdup_printf("%s/disk.qcow2", tmp);
+    VM *vm = start_with_disk(NULL);
+    uint64_t before;
+
+    vm_wait_ready(vm);
+    before = use_memory(vm);
+    hmp(vm, "savevm one");
+    g_assert_cmpuint(allocated(vm), <=, before + SLACK);
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 2", UNUSED, UNUSED_SIZE);
+    /* A page by itself, which is not worth punching */
+    vm_do(vm, "write64 %" PRIu64 " 1", UNUSED + UNUSED_SIZE + MiB);
+    g_assert_cmpuint(allocated(vm), >=, before + UNUSED_SIZE);
+    hmp(vm, "loadvm one");
+    g_assert_cmpuint(allocated(vm), <=, before + SLACK);
+    check_memory(vm);
+    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64,
+                              UNUSED + UNUSED_SIZE + MiB), ==, 0);
+    vm_quit(vm);
+    unlink(disk);
+}
+
+/* Memory that was paid for in advance stays, and is zero */
+static void test_snapshot_of_preallocated(void)
+{
+    g_autofree char *disk = g_strdup_printf("%s/disk.qcow2", tmp);
+    VM *vm = start_with_disk(GMEM ",prealloc=on");
+    uint64_t used;
+
+    vm_wait_ready(vm);
+    hmp(vm, "savevm one");
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 2", UNUSED, UNUSED_SIZE);
+    used = allocated(vm);
+    hmp(vm, "loadvm one");
+    g_assert_cmpuint(allocated(vm), >=, used);
+    vm_do(vm, "zero %" PRIu64 " %" PRIu64, UNUSED, UNUSED_SIZE);
+    vm_quit(vm);
+    unlink(disk);
+}
+
+static void assert_file_is_zero(const char *path, uint64_t size)
+{
+    g_autofree char *content = NULL;
+    gsize length;
+
+    g_assert_true(g_file_get_contents(path, &content, &length, NULL));
+    g_assert_cmpuint(length, ==, size);
+    g_assert_true(buffer_is_zero(content, length));
+}
+
+/* Those who read all of RAM */
+static void test_readers(void)
+{
+    g_autofree char *out = g_strdup_printf("%s/out", tmp);
+    g_autofree char *protocol = g_strdup_printf("file:%s", out);
+    static const char *const formats[] = { "elf", "kdump-zlib" };
+    VM *vm = start(NULL, "");
+    uint64_t before;
+    bool measured;
+
+    vm_wait_ready(vm);
+    before = use_memory(vm);
+    for (int i = 0; i < ARRAY_SIZE(formats); i++) {
+        qtest_qmp_assert_success(vm->qts, "{'execute': 'dump-guest-memory',"
+                                 "'arguments': {'paging': false,"
+                                 "'protocol': %s, 'format': %s}}",
+                                 protocol, formats[i]);
+        g_assert_cmpuint(allocated(vm), <=, before + SLACK);
+    }
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'pmemsave', 'arguments': {"
+                             "'val': %" PRIu64 ", 'size': %" PRIu64
+                             ", 'filename': %s}}", UNUSED, UNUSED_SIZE, out);
+    assert_file_is_zero(out, UNUSED_SIZE);
+    g_assert_cmpuint(allocated(vm), <=, before + SLACK);
+
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'calc-dirty-rate',"
+                             "'arguments': {'calc-time': 1,"
+                             "'sample-pages': 4096}}");
+    do {
+        g_autoptr(QDict) rsp = NULL;
+
+        g_usleep(20 * 1000);
+        rsp = qtest_qmp_assert_success_ref(vm->qts,
+                                           "{'execute': 'query-dirty-rate'}");
+        measured = g_str_equal(qdict_get_str(rsp, "status"), "measured");
+    } while (!measured);
+    g_assert_cmpuint(allocated(vm), <=, before + SLACK);
+    check_memory(vm);
+    vm_quit(vm);
+    unlink(out);
+}
+
+int main(int argc, char **argv)
+{
+    g_autofree char *path = NULL;
+    int ret;
+
+    if (!vm_test_init(&argc, &argv)) {
+        return 0;
+    }
+    tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
+    qtest_add_func("/guest-memfd/holes/allocated", test_allocated);
+    for (int i = 0; i < ARRAY_SIZE(migrations); i++) {
+        g_autofree char *name = g_strdup_printf("/guest-memfd/holes/migrate/%s",
+                                                migrations[i].name);
+
+        qtest_add_data_func(name, &migrations[i], test_migrate);
+    }
+    qtest_add_func("/guest-memfd/holes/write-while-migrating",
+                   test_write_into_hole);
+    qtest_add_func("/guest-memfd/holes/snapshot", test_snapshot);
+    qtest_add_func("/guest-memfd/holes/snapshot/prealloc",
+                   test_snapshot_of_preallocated);
+    qtest_add_func("/guest-memfd/holes/readers", test_readers);
+    ret = g_test_run();
+    path = g_strdup_printf("%s/migration", tmp);
+    unlink(path);
+    rmdir(tmp);
+    return ret;
+}

@@ -1,0 +1,316 @@
+/*
+ * What is refused while a VM with guest_memfd RAM runs, in a sentence and with
+ * no harm done; and what looks like that, and is not refused
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "qobject/qjson.h"
+#include "guest-memfd/vm.h"
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+
+#define DIMM_AT (4 * GiB)
+#define DIMM_SIZE (64 * MiB)
+
+static char *tmp;
+
+static VM *start(const char *backend, const char *extra)
+{
+    return vm_start("-machine " VM_TYPE ",memory-backend=ram0 -m " VM_RAM
+                    ",slots=2,maxmem=8G -object %s,id=ram0,share=on,size="
+                    VM_RAM " %s", backend, extra);
+}
+
+#define GMEM "memory-backend-guest-memfd"
+#define MEMFD "memory-backend-memfd"
+
+static void add_backend(VM *vm, const char *properties)
+{
+    QDict *args = qdict_from_jsonf_nofail("{'id': 'mem0', 'size': %" PRIu64 "}",
+                                          DIMM_SIZE);
+    g_auto(GStrv) words = g_strsplit(properties, ",", 0);
+
+    qdict_put_str(args, "qom-type", words[0]);
+    if (words[1]) {
+        qdict_put_str(args, "kvm-bind", words[1]);
+    }
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
+                             "'arguments': %p}", args);
+}
+
+#define ADD_DIMM "{'execute': 'device_add', 'arguments': {" \
+    "'driver': 'pc-dimm', 'id': 'dimm0', 'memdev': 'mem0', 'addr': %" PRIu64 "}}"
+
+/* The sentence has these words, and the VM goes on */
+static void assert_refused(VM *vm, QDict *error, const char *const *words)
+{
+    const char *desc = qdict_get_str(error, "desc");
+    g_autofree char *status = NULL;
+
+    g_test_message("%s", desc);
+    for (; *words; words++) {
+        g_assert_nonnull(strstr(desc, *words));
+    }
+    qobject_unref(error);
+    vm_do(vm, "fill 3");
+    vm_do(vm, "check 3");
+}
+
+#define REFUSED(vm, words, ...) do { \
+    static const char *const words_[] = { words, NULL }; \
+    assert_refused(vm, qtest_qmp_assert_failure_ref((vm)->qts, __VA_ARGS__), \
+                   words_); \
+} while (0)
+#define WORDS(...) __VA_ARGS__
+
+/* The kernel can, until memory comes for which it cannot */
+static void test_snapshot_after_plug(void)
+{
+    VM *vm = start(MEMFD, "");
+    QDict *rsp;
+    bool can;
+
+    vm_wait_ready(vm);
+    rsp = qtest_qmp(vm->qts, "{'execute': 'migrate-set-capabilities',"
+                    "'arguments': {'capabilities': [{'capability':"
+                    "'background-snapshot', 'state': true}]}}");
+    can = qdict_haskey(rsp, "return");
+    qobject_unref(rsp);
+    if (!can) {
+        g_test_skip("this kernel has no background snapshots of a memfd");
+        vm_quit(vm);
+        return;
+    }
+    add_backend(vm, GMEM);
+    qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
+    REFUSED(vm, WORDS("background-snapshot", "'mem0'"),
+            "{'execute': 'migrate', 'arguments': {'uri': 'exec:cat>/dev/null'}}");
+    vm_assert_bound(vm, "mem0", DIMM_SIZE);
+    vm_quit(vm);
+}
+
+/* Two measurements at once are one and a refusal, however fast they come */
+static void test_dirty_rate_in_quick_succession(void)
+{
+    VM *vm = start(GMEM, "");
+
+    vm_wait_ready(vm);
+    for (int i = 0; i < 20; i++) {
+        for (int j = 0; j < 3; j++) {
+            qobject_unref(qtest_qmp(vm->qts, "{'execute': 'calc-dirty-rate',"
+                                    "'arguments': {'calc-time': 50,"
+                                    "'calc-time-unit': 'millisecond'}}"));
+        }
+        VM_WAIT(({
+            g_autoptr(QDict) rsp = qtest_qmp_assert_success_ref(vm->qts,
+                "{'execute': 'query-dirty-rate'}");
+            g_str_equal(qdict_get_str(rsp, "status"), "measured");
+        }));
+    }
+    /* A thread that left without telling RCU would keep this file for ever */
+    add_backend(vm, GMEM);
+    g_assert_cmpint(vm_count_gmem_fds(vm), ==, 2);
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
+                             "'arguments': {'id': 'mem0'}}");
+    vm_wait_gmem_fds(vm, 1);
+    vm_quit(vm);
+}
+
+static void test_snapshot_with_multifd(void)
+{
+    static const char *const commands[] = { "savevm one", "loadvm one" };
+    g_autofree char *disk = g_strdup_printf("%s/disk.qcow2", tmp);
+    g_autofree char *create = g_strdup_printf("%s create -q -f qcow2 %s 64M",
+                                              getenv("QTEST_QEMU_IMG"), disk);
+    g_autofree char *drive = g_strdup_printf("-drive if=none,id=d,file=%s",
+                                             disk);
+    g_autofree char *saved = NULL;
+    int status;
+    VM *vm;
+
+    g_assert_true(g_spawn_command_line_sync(create, NULL, NULL, &status, NULL));
+    g_assert_cmpint(status, ==, 0);
+    vm = start(GMEM, drive);
+    vm_wait_ready(vm);
+    saved = qtest_hmp(vm->qts, "savevm one");
+    g_assert_cmpstr(saved, ==, "");
+    migrate_set_capability(vm->qts, "multifd", true);
+    for (int i = 0; i < ARRAY_SIZE(commands); i++) {
+        g_autofree char *said = qtest_hmp(vm->qts, "%s", commands[i]);
+
+        g_assert_nonnull(strstr(said, "multifd"));
+    }
+    /* As after any loadvm that fails, the VM is stopped */
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
+    vm_do(vm, "fill 3");
+    vm_do(vm, "check 3");
+    vm_quit(vm);
+    unlink(disk);
+}
+
+static void test_async_teardown(void)
+{
+    g_autofree char *err = vm_fail("-run-with user=nobody,async-teardown=on");
+
+    g_assert_nonnull(strstr(err, "async-teardown"));
+}
+
+/* kvm-bind=on is kept for a DIMM: bound, or not plugged */
+static void test_plug_that_cannot_be_bound(void)
+{
+    VM *vm;
+
+    vm_set_fault(" ");
+    vm = start(GMEM, "");
+    vm_wait_ready(vm);
+    add_backend(vm, GMEM ",on");
+    vm_set_fault("bind=22");
+    REFUSED(vm, WORDS("'mem0'", "kvm-bind=auto"), ADD_DIMM, DIMM_AT);
+    g_assert_cmpint(vm_count_slots(vm, "mem0", NULL), ==, 0);
+    vm_set_fault(" ");
+    qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
+    vm_assert_bound(vm, "mem0", DIMM_SIZE);
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM_AT, DIMM_SIZE);
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM_AT, DIMM_SIZE);
+    vm_set_fault(NULL);
+    vm_quit(vm);
+}
+
+/* What was decided when the memory was made */
+static void test_properties_at_run_time(void)
+{
+    VM *vm = start(GMEM, "");
+
+    vm_wait_ready(vm);
+    REFUSED(vm, WORDS("KSM"), "{'execute': 'qom-set', 'arguments': {"
+            "'path': '/objects/ram0', 'property': 'merge', 'value': true}}");
+    REFUSED(vm, WORDS("guest-memfd"), "{'execute': 'qom-set', 'arguments': {"
+            "'path': '/machine', 'property': 'guest-memfd', 'value': true}}");
+    REFUSED(vm, WORDS("kvm-bind"), "{'execute': 'qom-set', 'arguments': {"
+            "'path': '/objects/ram0', 'property': 'kvm-bind',"
+            "'value': 'off'}}");
+    vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+    vm_quit(vm);
+}
+
+static void test_sizes(void)
+{
+    static const struct {
+        const char *size;
+        const char *says;
+    } rows[] = {
+        { "-1", "size" },
+        { "18446744073709551615", "more than a file can have" },
+        { "9223372036854775808", "more than a file can have" },
+        { "4097", "round it up to" },
+        { "0", "size" },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(rows); i++) {
+        g_autofree char *err = vm_fail("-object " GMEM ",id=m,size=%s",
+                                       rows[i].size);
+
+        g_assert_nonnull(strstr(err, rows[i].says));
+        g_assert_null(strstr(err, "up to 0"));
+    }
+}
+
+/* -machine guest-memfd=on says of each DIMM on other memory that it is none */
+static void test_other_dimm(void)
+{
+    static const struct {
+        const char *backend;
+        bool warns;
+    } rows[] = {
+        { "memory-backend-ram", true },
+        { "memory-backend-memfd,share=on", false },
+        { "memory-backend-memfd,share=on,guest-memfd=off", false },
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(rows); i++) {
+        /* What it says as it starts, and then ends as it has no such file */
+        g_autofree char *err = vm_fail(
+            "-machine " VM_TYPE ",guest-memfd=on -m 128M,slots=2,maxmem=8G"
+            " -object %s,id=other,size=64M -device pc-dimm,memdev=other"
+            " -incoming file:/nonexistent", rows[i].backend);
+
+        g_assert_true(!!strstr(err, "no effect on memory backend 'other'") ==
+                      rows[i].warns);
+        g_assert_null(strstr(err, "memory backend 'pc.ram'"));
+    }
+}
+
+/* A source can do postcopy: it is the target that needs userfaultfd */
+static void test_postcopy_to_memfd(void)
+{
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src = start(GMEM, ""), *dst = start(MEMFD, "-incoming defer");
+    QDict *rsp;
+    bool can;
+
+    vm_wait_ready(src);
+    rsp = qtest_qmp(dst->qts, "{'execute': 'migrate-set-capabilities',"
+                    "'arguments': {'capabilities': [{'capability':"
+                    "'postcopy-ram', 'state': true}]}}");
+    can = qdict_haskey(rsp, "return");
+    qobject_unref(rsp);
+    if (!can) {
+        g_test_skip("this kernel has no postcopy to a memfd");
+        goto out;
+    }
+    migrate_set_capability(src->qts, "postcopy-ram", true);
+    vm_do(src, "fill 1");
+    vm_do(src, "write64 %" PRIu64 " 1", VM_AT(100 * MiB));
+    migrate_set_parameter_int(src->qts, "max-bandwidth", MiB);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    wait_for_migration_status(src->qts, "active",
+                              (const char *[]) { "failed", "completed", NULL });
+    qtest_qmp_assert_success(src->qts, "{'execute': 'migrate-start-postcopy'}");
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    g_assert_cmpint(vm_number(dst, "read64 %" PRIu64, VM_AT(100 * MiB)), ==, 1);
+    vm_do(dst, "write64 %" PRIu64 " 0", VM_AT(100 * MiB));
+    vm_do(dst, "fill 2");
+    vm_do(dst, "check 2");
+out:
+    vm_quit(dst);
+    vm_quit(src);
+}
+
+int main(int argc, char **argv)
+{
+    g_autofree char *socket = NULL;
+    int ret;
+
+    if (!vm_test_init(&argc, &argv)) {
+        return 0;
+    }
+    tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
+    qtest_add_func("/guest-memfd/refuse/snapshot-after-plug",
+                   test_snapshot_after_plug);
+    qtest_add_func("/guest-memfd/refuse/snapshot-with-multifd",
+                   test_snapshot_with_multifd);
+    qtest_add_func("/guest-memfd/refuse/dirty-rate",
+                   test_dirty_rate_in_quick_succession);
+    qtest_add_func("/guest-memfd/refuse/async-teardown", test_async_teardown);
+    qtest_add_func("/guest-memfd/refuse/plug-unbound",
+                   test_plug_that_cannot_be_bound);
+    qtest_add_func("/guest-memfd/refuse/run-time", test_properties_at_run_time);
+    qtest_add_func("/guest-memfd/refuse/size", test_sizes);
+#ifndef HOST_AARCH64
+    qtest_add_func("/guest-memfd/refuse/other-dimm", test_other_dimm);
+#endif
+    qtest_add_func("/guest-memfd/allow/postcopy-to-memfd",
+                   test_postcopy_to_memfd);
+    ret = g_test_run();
+    socket = g_strdup_printf("%s/migration", tmp);
+    unlink(socket);
+    rmdir(tmp);
+    return ret;
+}

@@ -1,0 +1,319 @@
+/*
+ * Memslots of guest_memfd RAM are switched in steps, and those that do not
+ * change are left alone: what the states in between are, and what can happen
+ * in the middle
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/units.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "guest-memfd/vm.h"
+#include "migration/migration-qmp.h"
+#include "migration/migration-util.h"
+
+/* Several cells of 256 MiB, and a rest */
+#define RAM "600M"
+#define RAM_SIZE (600 * MiB)
+#define DIMM_AT (8 * GiB)
+#define WORD VM_AT(500 * MiB)
+
+static char *tmp;
+
+static VM *start(const char *extra)
+{
+    return vm_start("-machine " VM_TYPE ",memory-backend=ram0"
+                    " -m " RAM ",slots=2,maxmem=16G -object"
+                    " memory-backend-guest-memfd,id=ram0,size=" RAM " %s",
+                    extra);
+}
+
+/* Memslots of the main address space; some ranges consist of several */
+static int count_memslots(VM *vm)
+{
+    g_autoptr(QDict) info = vm_info(vm, "ram0");
+    QListEntry *entry;
+    int n = 0;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(info, "slots"), entry) {
+        QDict *slot = qobject_to(QDict, qlist_entry_obj(entry));
+
+        if (qdict_get_int(slot, "address-space") == 0) {
+            n += qdict_get_int(slot, "memslots");
+        }
+    }
+    return n;
+}
+
+/* RAM from 1 MiB on has no gap there, and is one range to the user */
+static void test_cells(void)
+{
+    VM *vm = start("");
+    int n;
+
+    vm_wait_ready(vm);
+    n = count_memslots(vm);
+    g_assert_cmpint(n, >=, 3);
+    g_assert_cmpint(vm_count_slots(vm, "ram0", NULL), <, n);
+    vm_assert_bound(vm, "ram0", RAM_SIZE);
+    vm_quit(vm);
+}
+
+/* Something is logged until it is cancelled */
+static void start_logging(VM *vm)
+{
+    migrate_set_parameter_int(vm->qts, "max-bandwidth", 4096);
+    migrate_qmp(vm->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
+    while (read_ram_property_int(vm->qts, "dirty-sync-count") < 1) {
+        g_usleep(1000);
+    }
+    vm_assert_hva(vm, "ram0", "dirty-log");
+}
+
+static void stop_logging(VM *vm)
+{
+    migrate_cancel(vm->qts);
+    wait_for_migration_status(vm->qts, "cancelled", NULL);
+}
+
+/* QEMU ends the log of a VM that is stopped when that goes on */
+static void assert_still_logged(VM *vm)
+{
+    vm_assert_hva(vm, "ram0", "dirty-log");
+}
+
+static void qmp(VM *vm, const char *command)
+{
+    qtest_qmp_assert_success(vm->qts, "{'execute': %s}", command);
+}
+
+/* Each memslot is switched once each way, however many steps it takes */
+static void test_steps(void)
+{
+    VM *vm = start("");
+    int n;
+
+    vm_wait_ready(vm);
+    n = count_memslots(vm);
+    vm_do(vm, "count %" PRIu64 " %" PRIu64, VM_AT(128 * MiB), 16 * MiB);
+    for (int i = 1; i <= 3; i++) {
+        start_logging(vm);
+        stop_logging(vm);
+        vm_wait_settled(vm, "ram0");
+        vm_assert_bound(vm, "ram0", RAM_SIZE);
+        g_assert_cmpint(vm_info_number(vm, "ram0", "switches"), ==, 2 * n * i);
+        g_assert_cmpint(vm_info_number(vm, "ram0", "max-inhibit-us"), >, 0);
+    }
+    g_free(vm_command(vm, "stop"));
+    vm_quit(vm);
+}
+
+/* A VM that is stopped stays as it is, and can be used as it is */
+static void test_stopped(void)
+{
+    VM *vm = start("");
+
+    vm_wait_ready(vm);
+    vm_do(vm, "write64 %" PRIu64 " 1", WORD);
+    start_logging(vm);
+    qmp(vm, "stop");
+    stop_logging(vm);
+    assert_still_logged(vm);
+
+    /* Logging again, before the memory was bound again */
+    start_logging(vm);
+    stop_logging(vm);
+    assert_still_logged(vm);
+
+    /* A DIMM comes and goes meanwhile, and the machine is reset */
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
+                             "'qom-type': 'memory-backend-guest-memfd',"
+                             "'id': 'mem0', 'size': %" PRIu64 "}}",
+                             (uint64_t)(300 * MiB));
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add', 'arguments': {"
+                             "'driver': 'pc-dimm', 'id': 'dimm0',"
+                             "'memdev': 'mem0', 'addr': %" PRIu64 "}}",
+                             (uint64_t)DIMM_AT);
+    vm_assert_bound(vm, "mem0", 300 * MiB);
+    assert_still_logged(vm);
+    qtest_writeq(vm->qts, DIMM_AT, 42);
+    qmp(vm, "system_reset");
+    vm_remove_dimm(vm, 0, 0);
+    assert_still_logged(vm);
+
+    qmp(vm, "cont");
+    vm_wait_ready(vm);
+    vm_wait_settled(vm, "ram0");
+    vm_assert_bound(vm, "ram0", RAM_SIZE);
+    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, WORD), ==, 1);
+    vm_do(vm, "write64 %" PRIu64 " 2", WORD);
+    g_assert_cmphex(qtest_readq(vm->qts, WORD), ==, 2);
+    vm_quit(vm);
+}
+
+/* QEMU ends in the middle of it all */
+static void test_quit(void)
+{
+    for (int i = 0; i < 4; i++) {
+        VM *vm = start("");
+
+        vm_wait_ready(vm);
+        start_logging(vm);
+        if (i & 1) {
+            stop_logging(vm);
+        }
+        if (i & 2) {
+            qmp(vm, "stop");
+        }
+        vm_quit(vm);
+    }
+}
+
+/*
+ * What KVM was told about RAM above 1 MiB, by a trace of QEMU's: nothing when
+ * PAM is opened and closed, when a PCI device's window moves, at a reset, and
+ * when a DIMM comes and goes.
+ */
+static int count_told(const char *log, uint64_t from)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+    int n = 0;
+
+    g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
+    lines = g_strsplit(text, "\n", 0);
+    for (char **line = lines; *line; line++) {
+        char *gpa = strstr(*line, "kvm_guest_memfd_") ?
+                    strstr(*line, "ram0 slot ") : NULL;
+
+        gpa = gpa ? strstr(gpa, "gpa ") : NULL;
+        n += gpa && g_ascii_strtoull(gpa + 4, NULL, 0) >= from;
+    }
+    return n;
+}
+
+static void test_unchanged(void)
+{
+    g_autofree char *log = g_strdup_printf("%s/log", tmp);
+    g_autofree char *args = g_strdup_printf(
+        "-device edu,addr=5 -D %s -trace kvm_guest_memfd_bind"
+        " -trace kvm_guest_memfd_unbind -trace kvm_guest_memfd_map", log);
+    VM *vm = start(args);
+    const uint64_t from = VM_RAM_START + MiB;
+    int told;
+
+    vm_wait_ready(vm);
+    vm_do(vm, "write64 %" PRIu64 " 1", WORD);
+    told = count_told(log, from);
+    g_assert_cmpint(told, >, 0);
+#ifndef HOST_AARCH64
+    vm_do(vm, "pam on");
+    vm_do(vm, "pam off");
+    vm_do(vm, "pam on");
+    for (int i = 0; i < 5; i++) {
+        /* BAR 0 of the device in slot 5, and its memory space */
+        qtest_outl(vm->qts, 0xcf8, 0x80002810);
+        qtest_outl(vm->qts, 0xcfc, 0xc0000000 + i * 256 * MiB / 8);
+        qtest_outl(vm->qts, 0xcf8, 0x80002804);
+        qtest_outl(vm->qts, 0xcfc, i % 2 ? 0 : 2);
+    }
+#endif
+    for (int i = 0; i < 3; i++) {
+        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
+                                 "'arguments': {'qom-type':"
+                                 "'memory-backend-guest-memfd', 'id': 'mem0',"
+                                 "'size': %" PRIu64 "}}", (uint64_t)(64 * MiB));
+        qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
+                                 "'arguments': {'driver': 'pc-dimm',"
+                                 "'id': 'dimm0', 'memdev': 'mem0', 'addr': %"
+                                 PRIu64 "}}", (uint64_t)DIMM_AT);
+        vm_remove_dimm(vm, 0, 0);
+        vm_do(vm, "reset");
+        vm_wait_ready(vm);
+    }
+    g_assert_cmpint(count_told(log, from), ==, told);
+    vm_assert_bound(vm, "ram0", RAM_SIZE);
+    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, WORD), ==, 1);
+    vm_quit(vm);
+    unlink(log);
+}
+
+#ifndef HOST_AARCH64
+/*
+ * KVM refuses to delete a memslot when a migration starts, and does so later,
+ * when something else happens.  What the guest wrote in between, unlogged, to
+ * a page that had been sent already arrives.
+ */
+static void test_late_delete(const void *data)
+{
+    const char *accel = data;
+    const uint64_t word = 64 * MiB;
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src, *dst;
+
+    vm_set_fault(" ");
+    src = vm_start("-accel kvm%s -machine " VM_TYPE ",memory-backend=ram0"
+                   " -m " RAM ",slots=2,maxmem=16G -object"
+                   " memory-backend-guest-memfd,id=ram0,size=" RAM, accel);
+    vm_wait_ready(src);
+    dst = start("-incoming defer");
+    vm_do(src, "write64 %" PRIu64 " 0x1111", word);
+
+    vm_set_fault("delete=12");
+    migrate_set_parameter_int(src->qts, "downtime-limit", 1);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 200 * KiB);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    /* In order: the page is among those that have been sent in this pass */
+    VM_WAIT(read_ram_property_int(src->qts, "dirty-sync-count") > 0 &&
+            read_ram_property_int(src->qts, "remaining") <
+            RAM_SIZE - 2 * word);
+    /* ... which does not end now */
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 4096);
+    g_assert_cmpint(vm_count_slots(src, "ram0", "bound"), >, 0);
+
+    vm_do(src, "write64 %" PRIu64 " 0x2222", word);
+    vm_set_fault(" ");
+    vm_do(src, "pam on");
+    vm_assert_hva(src, "ram0", "dirty-log");
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    vm_set_fault(NULL);
+    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, word), ==, 0x2222);
+    vm_quit(dst);
+    vm_quit(src);
+}
+#endif
+
+int main(int argc, char **argv)
+{
+    g_autofree char *socket = NULL;
+    int ret;
+
+    if (!vm_test_init(&argc, &argv)) {
+        return 0;
+    }
+    tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
+    qtest_add_func("/guest-memfd/switch/cells", test_cells);
+    qtest_add_func("/guest-memfd/switch/steps", test_steps);
+    qtest_add_func("/guest-memfd/switch/stopped", test_stopped);
+    qtest_add_func("/guest-memfd/switch/quit", test_quit);
+    qtest_add_func("/guest-memfd/switch/unchanged", test_unchanged);
+#ifndef HOST_AARCH64
+    qtest_add_data_func("/guest-memfd/switch/late-delete", "",
+                        test_late_delete);
+    if (kvm_dirty_ring_supported()) {
+        qtest_add_data_func("/guest-memfd/switch/late-delete/dirty-ring",
+                            ",dirty-ring-size=4096", test_late_delete);
+    }
+#endif
+    ret = g_test_run();
+    socket = g_strdup_printf("%s/migration", tmp);
+    unlink(socket);
+    rmdir(tmp);
+    return ret;
+}
