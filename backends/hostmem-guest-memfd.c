@@ -12,7 +12,7 @@
 #include "qemu/cutils.h"
 #include "qemu/madvise.h"
 #include "qemu/module.h"
-#include "exec/ramblock.h"
+#include "system/ramblock.h"
 #include "hw/boards.h"
 #include "migration/cpr.h"
 #include "system/hostmem-guest-memfd.h"
@@ -240,7 +240,7 @@ static void gmem_backend_instance_init(Object *obj)
     backend->merge = false;
 }
 
-static void gmem_backend_class_init(ObjectClass *oc, void *data)
+static void gmem_backend_class_init(ObjectClass *oc, const void *data)
 {
     HostMemoryBackendClass *bc = MEMORY_BACKEND_CLASS(oc);
 

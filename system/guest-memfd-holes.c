@@ -10,10 +10,10 @@
 #include "qemu/osdep.h"
 #include <sys/mman.h>
 #include "qemu/rcu.h"
-#include "exec/address-spaces.h"
+#include "system/address-spaces.h"
 #include "exec/cpu-common.h"
-#include "exec/memory.h"
-#include "exec/ramblock.h"
+#include "system/memory.h"
+#include "system/ramblock.h"
 #include "system/guest-memfd.h"
 
 /* Whole pages; where the kernel does not answer, all exist */

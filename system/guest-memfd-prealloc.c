@@ -8,7 +8,7 @@
 #include "qemu/madvise.h"
 #include "qemu/mmap-alloc.h"
 #include "qemu/units.h"
-#include "exec/ramblock.h"
+#include "system/ramblock.h"
 #include "exec/ramlist.h"
 #include "system/guest-memfd.h"
 #include "trace.h"

@@ -8,9 +8,9 @@
 #include <linux/kvm.h>
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "exec/address-spaces.h"
-#include "exec/memory.h"
-#include "exec/ramblock.h"
+#include "system/address-spaces.h"
+#include "system/memory.h"
+#include "system/ramblock.h"
 #include "system/guest-memfd.h"
 #include "guest-memfd-slots.h"
 #include "trace.h"

@@ -20,7 +20,7 @@
 #include "qapi/error.h"
 #include "qapi/util.h"
 #include "qemu/error-report.h"
-#include "exec/ramblock.h"
+#include "system/ramblock.h"
 #include "hw/qdev-core.h"
 #include "system/accel-blocker.h"
 #include "system/guest-memfd.h"
@@ -786,6 +786,10 @@ GuestMemfdSlotList *kvm_gmem_query_slots(RAMBlock *rb)
 {
     GuestMemfdSlotList *list = NULL, **tail = &list;
 
+    /* QEMU 10.1 closes KVM when a VFIO device has gone to another process */
+    if (!kvm_state) {
+        return NULL;
+    }
     for (int as = 0; as < kvm_state->nr_as; as++) {
         KVMMemoryListener *kml = kvm_state->as[as].ml;
         g_autoptr(GPtrArray) slots = g_ptr_array_new();
