@@ -17,4 +17,8 @@ install: all
 clean:
 	build=$$(scripts/build-dir) && rm -rf $$build
 
-.PHONY: all check demo install clean
+# Patches that others can take: build/series
+series:
+	@scripts/series
+
+.PHONY: all check demo install series clean

@@ -27,7 +27,7 @@ import bases
 import entry
 
 OURS = {'base', 'bench', 'contrib', 'packaging', 'scripts',
-        'tests/libvirt', 'tests/nested', 'tests/peers'}
+        'tests/libvirt', 'tests/nested', 'tests/peers', 'tests/qtest/on-guest-memfd'}
 REPO = Path(__file__).resolve().parent.parent
 JUNK = ('.orig', '.rej', '~', '.pyc')
 
@@ -58,6 +58,14 @@ def overlaid(files, top):
             continue
         if path.is_file() and (len(name.parts) > 1 or name.suffix == '.patch'):
             yield str(name), path
+
+
+def chosen_build():
+    """The build directory that the user's BASE and QEMU_SRC choose."""
+    where = subprocess.run([str(REPO / 'scripts/build-dir')], text=True, stdout=subprocess.PIPE)
+    if where.returncode:
+        sys.exit(where.returncode)
+    return REPO / where.stdout.strip()
 
 
 def own_base(build):
