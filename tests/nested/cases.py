@@ -15,6 +15,7 @@ import time
 import traceback
 
 import memory
+import top
 import vfio
 from vm import (ARCH, BACKEND, DEFAULT, MACHINES, MIB, QEMU, RAM, RAM_START, Guest, check,
                 test_memory, uefi)
@@ -236,6 +237,12 @@ if ARCH == 'x86_64':
         with Guest(DEFAULT, *memory.BALLOON, *vfio.options(), linux=True) as guest:
             guest.ready()
             memory.balloon(guest, pinned=True)
+
+
+@case('top/two-vms')
+def top_two_vms():
+    with Guest(DEFAULT, *top.options('one')) as one, Guest(DEFAULT, *top.options('two')) as two:
+        top.two_vms(one, two)
 
 
 @case('old-kernel/refused')

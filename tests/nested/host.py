@@ -47,7 +47,8 @@ EMULATED = {
 }
 TOP = HERE.parents[1]
 DEMO = TOP / 'scripts/demo.py'
-HOST_CHECK = TOP / 'contrib/guest-memfd/guest-memfd-host-check'
+CONTRIB = [TOP / 'contrib/guest-memfd' / name for name in ('guest-memfd-host-check',
+                                                           'guest-memfd-top')]
 PROGRAMS = ['qemu-system-{}', 'qemu-img', 'tests/qtest/guest-memfd-*-test',
             'tests/qtest/guest-memfd-test', 'tests/guest-memfd/libguest-memfd-fault.so']
 GUEST_MODULES = ['virtio_balloon', 'virtio_mem']
@@ -98,7 +99,7 @@ class Host:
     def add_files(self, image):
         image.add('cases.py', HERE / 'cases.py', 0o755)
         image.python(HERE / 'cases.py', HERE, self.build / 'src/qemu/python')
-        for script in HOST_CHECK, DEMO:
+        for script in *CONTRIB, DEMO:
             image.add(str(script.relative_to(TOP)), script, 0o755)
             image.python(script)
         for pattern in PROGRAMS:
