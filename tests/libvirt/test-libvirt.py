@@ -6,6 +6,7 @@ usage: test-libvirt.py BUILD [CASE...]
 """
 
 import configparser
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ import tap
 from daemon import Host, VirshError, wait_for
 from domain import CONTRIB, HIDDEN, IMAGE, MIB, QEMU_NS, Domain, example, memory_options
 
+TOP = CONTRIB.parent / 'guest-memfd/guest-memfd-top'
 GIB = 1 << 30
 # Clear of the guest program and of what a PC has below 1 MiB
 START, LENGTH = 64 * MIB, 256 * MIB
@@ -211,6 +213,22 @@ class LifeTest(LibvirtTest):
         self.assertEqual(self.guest.state(), 'running')
         self.check(6)
         self.bound()
+
+    def test_top(self):
+        """guest-memfd-top finds those that run, and asks them through libvirt."""
+        def ask():
+            return json.loads(daemon.run(sys.executable, TOP, '--json', '--timeout', '600',
+                                         '--libvirt', self.host.uri))['vms']
+        self.fill(7)
+        vm, = ask()
+        self.assertEqual((vm['name'], vm['uuid'], vm['error']),
+                         (self.guest.name, self.guest.virsh('domuuid'), None))
+        backend, = self.guest.qmp('query-guest-memfd')
+        del backend['slots']
+        self.assertEqual(vm['backends'], [backend])
+        self.assertGreaterEqual(vm['allocated'], LENGTH)
+        self.guest.virsh('destroy')
+        self.assertEqual(ask(), [])
 
     def test_destroy(self):
         pid = self.guest.pid()
