@@ -5,20 +5,25 @@
 
 export BASE QEMU_SRC
 
-all:
+all:            ## set up and build, into build/bin
 	@scripts/bootstrap
 
+demo:           ## ... and boot a guest on guest_memfd RAM, and show that it is
+check:          ## ... and run the tests (./check SUITE|TEST... for a part)
 check demo:
 	@./$@
 
-install: all
+docs:           ## QEMU's manual with our pages: build/docs
+	@scripts/docs
+
+install: all    ## install; DESTDIR is honoured
 	@build=$$(scripts/build-dir) && $$build/tools/meson install -C $$build
 
-clean:
+clean:          ## remove the build directory, downloads included
 	build=$$(scripts/build-dir) && rm -rf $$build
 
-# Patches that others can take: build/series
-series:
-	@scripts/series
+help:           ## show this
+	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "make %-9s%s\n", $$1, $$2 }' Makefile
+	@echo 'BASE=SERIES, QEMU_SRC=DIR|TARBALL, CC=..., NO_INSTALL=1: see README.md'
 
-.PHONY: all check demo install series clean
+.PHONY: all check demo docs install clean help
