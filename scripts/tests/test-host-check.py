@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Test guest-memfd-host-check, on this host and on what it can be made to look like.
+"""Test guest-memfd-host-check, on a host and on what it can be made to look like.
 
-usage: test-host-check.py LIBRARY
-LIBRARY (tests/guest-memfd/fault.c) makes the kernel refuse.
+usage: test-host-check.py BUILD
+BUILD's libguest-memfd-fault.so (tests/guest-memfd/fault.c) makes the kernel refuse. Where
+this machine's KVM is none to show anything on, the host is an emulated one.
 """
 
 import ctypes
@@ -22,13 +23,16 @@ from pathlib import Path
 from unittest import mock
 
 sys.dont_write_bytecode = True
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).resolve().parents[n] / d)
+                for n, d in ((0, '.'), (2, 'tests/nested'))]
+import kvm
 import tap
 
 TOOL = Path(__file__).resolve().parents[2] / 'contrib/guest-memfd/guest-memfd-host-check'
 if len(sys.argv) != 2:
     sys.exit(__doc__.split('\n\n', maxsplit=1)[1])
-LIBRARY = sys.argv[1]
+BUILD = Path(sys.argv[1]).resolve()
+LIBRARY = str(BUILD / 'qemu/tests/guest-memfd/libguest-memfd-fault.so')
 KVM_CHECK_EXTENSION = 0xae03
 KVM_CAP_GUEST_MEMFD_FLAGS = 244
 VERSION = tuple(int(n) for n in platform.release().split('.')[:2])
@@ -314,5 +318,6 @@ class ConclusionTest(unittest.TestCase):
 
 
 if __name__ == '__main__':
+    kvm.ensure(BUILD, 'host-check')
     tool = load_tool()
     tap.main()
