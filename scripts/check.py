@@ -38,10 +38,13 @@ def select(build, names):
     if unknown:
         sys.exit(f'error: no test or suite {unknown[0]}; there are: {", ".join(sorted(called))}'
                  '\n(scripts/dev runs any test of QEMU itself)')
-    chosen = sorted({test for name in names for test in called[name]})
-    if (names and chosen == sorted(names)) or not kvm.reason_not_here():
-        return chosen
-    return ['--no-suite', 'again', *chosen]
+    chosen = {test for name in names for test in called[name]}
+    if kvm.reason_not_here():
+        if not names:
+            return ['--no-suite', 'again']
+        # ... unless it is asked for by its name
+        chosen -= called.get('again', set()) - set(names)
+    return sorted(chosen)
 
 
 def missing(output):
