@@ -93,8 +93,8 @@ static bool take_over_file(HostMemoryBackend *backend, int fd, Error **errp)
     }
     if (backend->gmem.kvm_bind == ON_OFF_AUTO_ON) {
         error_setg(errp, "property 'kvm-bind' cannot be on: the guest_memfd"
-                   " that came by CPR belongs to the VM of the QEMU that ends,"
-                   " and this one can only map it; use kvm-bind=auto");
+                   " came by CPR and belongs to the VM of the former QEMU, so"
+                   " that this one can only map it; use kvm-bind=auto");
         return false;
     }
     /* Not lseek(), which a guest_memfd does not have */
@@ -174,7 +174,7 @@ bool gmem_backend_alloc(HostMemoryBackend *backend, Error **errp)
 }
 
 bool gmem_backend_wanted(HostMemoryBackend *backend, bool hugetlb,
-                                bool *wanted, Error **errp)
+                         bool *wanted, Error **errp)
 {
     OnOffAuto enable = backend->gmem.enable;
 

@@ -31,8 +31,8 @@ bool gmem_check_userfault(RAMBlock *rb, MigrationCapability cap, Error **errp);
  * @errp: as for gmem_check_userfault()
  *
  * Called when capabilities are set and, as memory may have been plugged since,
- * again when a migration starts.  Postcopy is no matter here: it is a
- * destination that needs userfaultfd for it.
+ * again when a migration starts.  Postcopy is not asked for here: only its
+ * destination needs userfaultfd.
  *
  * Returns: true if all guest_memfd RAM can do what @caps need
  */
@@ -68,9 +68,10 @@ typedef struct GmemCursor {
  * @offset: of the page, in bytes
  *
  * While dirty logging is on, a page that is a hole is full of zeroes at that
- * moment, and whoever writes to it later is logged.  Called when the page has
- * been cleared in the dirty bitmaps, by the thread that sends it.  Makes pages
- * that follow, and that exist, present in the host mapping in the first pass.
+ * moment, and whoever writes to it later is logged.  Called after the page was
+ * cleared in the dirty bitmaps, by the thread that sends it.  In the first
+ * pass, those of the following pages that exist are made present in the host
+ * mapping.
  */
 bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset);
 
@@ -95,9 +96,9 @@ typedef struct GmemZeroes {
  * @offset: of the page, in bytes
  * @size: in bytes
  *
- * A hole stays one; a page that exists becomes one, or is zeroed.  All that
- * when gmem_zeroes_flush() is called, which the caller does before anything
- * else can be written to RAM.
+ * A hole stays one; a page that exists becomes one, or is zeroed.  This is
+ * done by gmem_zeroes_flush(), which the caller calls before anything else can
+ * be written to RAM.
  *
  * Returns: false if this is not guest_memfd RAM; then nothing is done
  */

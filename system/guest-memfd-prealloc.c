@@ -36,10 +36,11 @@ static int find_file(void *addr, size_t size, off_t *offset)
 }
 
 /*
- * Allocate the pages of the file: bound memslots need no host page tables, and
- * without them it is several times faster than MADV_POPULATE_WRITE, which is
- * only used where KVM looks at them.  Pages are zeroed at first use.  Linux, virt/kvm/guest_memfd.c:kvm_gmem_allocate():
- * KEEP_SIZE is mandatory, any signal interrupts, and what is done stays done.
+ * Allocate the pages of the file, which is several times faster than
+ * MADV_POPULATE_WRITE: they are zeroed at first use, and bound memslots need no
+ * host page tables.  These are filled only where KVM looks at them.  Linux,
+ * virt/kvm/guest_memfd.c:kvm_gmem_allocate(): KEEP_SIZE is mandatory, any
+ * signal interrupts, and what is done stays done.
  */
 static int populate(void *addr, size_t size)
 {

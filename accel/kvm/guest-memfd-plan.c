@@ -113,7 +113,7 @@ GmemAction gmem_action(uint32_t flags, const GmemView *view)
         return GMEM_ACTION_LOG;
     }
     if (planned & KVM_MEM_GUEST_MEMFD) {
-        /* Whoever is still logged must not wait: a log that nobody reads */
+        /* Nobody reads its log any more: end that now, and bind it later */
         return flags & KVM_MEM_LOG_DIRTY_PAGES ? GMEM_ACTION_LOG
                                                : GMEM_ACTION_SWITCH_LATER;
     }

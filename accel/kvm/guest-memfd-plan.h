@@ -48,12 +48,13 @@ uint64_t gmem_cell_size(hwaddr gpa, uint64_t size, uint64_t grid);
  * @offset: first byte of the file that is seen
  * @size: in bytes, more than 0
  * @gpa: guest physical address
- * @whole: bytes of what the cell was cut from
+ * @whole: bytes of the section that the cell was cut from
  * @as_id: KVM address space; 0 is the main one, 1 is x86 SMM
  * @logged: somebody wants to know which pages the guest writes
- * @ahead: ... will want to, soon
- * @veto: GUEST_MEMFD_SLOT_STATE_BOUND if the file may be bound, else the
- *     reason why no view of it can be (kvm-bind=off, another VM's file, ...)
+ * @ahead: somebody will want to know that soon
+ * @veto: the reason why this cannot be bound whatever the other views are
+ *     (kvm-bind=off, another VM's file, ...); GUEST_MEMFD_SLOT_STATE_BOUND
+ *     if there is none
  * @opaque: the caller's; views move when they are sorted
  * @state: set by gmem_plan(): bound, or the reason why not
  * @node: private to gmem_plan()
@@ -97,10 +98,10 @@ uint32_t gmem_flags(const GmemView *view);
  * GmemAction: what makes a memslot that KVM has into the one that is planned
  *
  * @GMEM_ACTION_NONE: it is as planned
- * @GMEM_ACTION_LOG: KVM can change that while the guest runs: logging
+ * @GMEM_ACTION_LOG: turn logging on or off, which KVM does to a live memslot
  * @GMEM_ACTION_SWITCH: delete it and make it anew, now
- * @GMEM_ACTION_SWITCH_LATER: the same, when there is time: until then all is
- *     well, only not as it is best
+ * @GMEM_ACTION_SWITCH_LATER: the same, when there is time: until then it is
+ *     correct as it is, only not the best
  */
 typedef enum GmemAction {
     GMEM_ACTION_NONE,

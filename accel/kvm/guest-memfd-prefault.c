@@ -4,11 +4,11 @@
  * Preallocation provides the pages of the file.  Where KVM has two-dimensional
  * paging, the guest would still fault on each of them once:
  * KVM_PRE_FAULT_MEMORY does all of that in a few calls.  A vCPU has to make
- * them, so each takes a share now and then, for the time of a few exits.
+ * them.  So each takes a share now and then, and the guest runs in between.
  *
- * Where KVM shadows the guest's page tables it cannot do so; there it fetches
- * neighbours of a page from the host's page tables, which preallocation fills
- * instead (system/guest-memfd-prealloc.c).
+ * Where KVM shadows the guest's page tables it cannot do so.  There it takes
+ * neighbours of a page from the host's page tables, and preallocation fills
+ * those instead (system/guest-memfd-prealloc.c).
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

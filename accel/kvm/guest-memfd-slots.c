@@ -30,7 +30,7 @@
 #include "guest-memfd-switch.h"
 #include "trace.h"
 
-/* Nobody waits longer for a window to end, but for the slot that is at work */
+/* A window ends when it has taken that long, and the slot at work is done */
 #define WINDOW_US 2000
 
 /* A part of an address space that shows guest_memfd RAM */
@@ -105,7 +105,7 @@ static bool slot_is_bound(const KVMSlot *slot)
     return slot->old_flags & KVM_MEM_GUEST_MEMFD;
 }
 
-/* Nothing is left to try; not vm_stop(), since vCPUs may be kept waiting */
+/* Nothing is left to try.  Not vm_stop(): vCPUs may be waiting for us */
 static void stop_vm(void)
 {
     if (!phase_check(PHASE_MACHINE_READY)) {
@@ -225,7 +225,7 @@ static void report_refused(KVMSlot *slot, int err)
 
     if (gmem->kvm_bind == ON_OFF_AUTO_ON &&
         !phase_check(PHASE_MACHINE_READY)) {
-        error_report("%s; with kvm-bind=auto the host mapping would serve",
+        error_report("%s; kvm-bind=auto would use the host mapping instead",
                      text);
         exit(1);
     }
@@ -246,7 +246,8 @@ static void slot_set_logged(KVMSlot *slot, bool logged, bool was_logged)
     if (slot->gmem->unlogged) {
         warn_report_once("guest_memfd '%s': KVM cannot log the guest's writes"
                          " at guest address 0x%" HWADDR_PRIx "; all pages"
-                         " there count as written until the guest stops",
+                         " there count as written, so that a migration ends"
+                         " only when the guest is stopped",
                          slot_backend(slot), slot->start_addr);
     }
     if (logged) {
@@ -477,7 +478,7 @@ static guint switch_some(KVMMemoryListener *kml, GHashTable *by_gpa,
         GmemView *view = views->pdata[i++];
 
         if (!slot_switch(kml, view_slot(kml, by_gpa, view), view)) {
-            kml->gmem->stale = true;     /* try again when something happens */
+            kml->gmem->stale = true;     /* the next transaction tries again */
         }
         us = g_get_monotonic_time() - start;
     } while (i < views->len && (inhibited || us < WINDOW_US));

@@ -2,10 +2,10 @@
  * Switching memslots of guest_memfd RAM while the guest runs
  *
  * KVM cannot log what a guest writes to bound memslots.  Before a migration
- * they are switched to the host mapping in small steps, so that the start of
- * logging is but a flag of live memslots, as for any other RAM.  After it they
- * are bound again in small steps.  Neither stops the guest for longer than one
- * step takes, however much RAM there is.
+ * they are switched to the host mapping in small steps.  Then logging starts
+ * by a flag of live memslots, as for any other RAM.  After the migration they
+ * are bound again, in small steps, too.  Neither stops the guest for longer
+ * than one step takes, however much RAM there is.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

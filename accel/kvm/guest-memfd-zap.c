@@ -4,9 +4,9 @@
  * By default KVM drops all page tables of the VM when any memslot is deleted
  * (Linux, arch/x86/kvm/mmu/mmu.c:kvm_mmu_invalidate_zap_pages_in_memslot(),
  * KVM_X86_QUIRK_SLOT_ZAP_ALL): the guest then pays for all of its memory
- * again.  Without the quirk only the mappings of that slot go.  It is there
- * for an assigned GPU that failed in 2019, for a reason that nobody found, so
- * it stays where a device of the host is assigned at start.
+ * again.  Without the quirk only the mappings of that slot go.  KVM has it
+ * because an assigned GPU failed without it in 2019, for a reason that nobody
+ * found.  So it stays on where a device of the host is assigned at start.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -23,8 +23,8 @@ static bool check_support(Error **errp)
     int flags;
 
     if (!kvm_enabled()) {
-        error_setg(errp, "guest_memfd needs KVM, which is not in use: have"
-                   " -accel kvm only, or use memory-backend-memfd");
+        error_setg(errp, "guest_memfd needs KVM, which is not in use: start"
+                   " QEMU with -accel kvm only, or use memory-backend-memfd");
         return false;
     }
     if (!kvm_vm_check_extension(kvm_state, KVM_CAP_GUEST_MEMFD) ||

@@ -38,8 +38,8 @@
  * @max_inhibit_us: longest time, in microseconds, for which vCPUs were kept
  *     out of KVM_RUN to switch slots of this file
  *
- * Embedded in HostMemoryBackend, to which RAMBlock.gmem points; the block may
- * outlive it by an RCU grace period, in which nobody looks.
+ * Part of HostMemoryBackend; RAMBlock.gmem points to it.  The block may live
+ * for an RCU grace period longer, in which nobody looks.
  */
 typedef struct Gmem {
     OnOffAuto enable;
@@ -106,11 +106,11 @@ typedef struct GmemHoles {
  * @start: in bytes; rounded down to a host page
  * @end: in bytes; less is asked for if it is far
  *
- * mincore() on the host mapping counts the pages that only the guest has
- * touched, too; not those that are only allocated, which read as zeroes.  A
- * process that may not ask (another user than the file's creator) is told
- * that all exist: whoever relies on the answer is slow then, never wrong.
- * Costs 1.5 to 7 ms for a GiB.
+ * mincore() on the host mapping also counts pages that only the guest has
+ * touched.  It does not count those that are only preallocated, which read as
+ * zeroes.  A process that may not ask (another user than the file's creator)
+ * is told that all exist: whoever relies on the answer is slow then, never
+ * wrong.  Costs 1.5 to 7 ms for a GiB.
  */
 void gmem_holes_find(GmemHoles *holes, RAMBlock *rb, uint64_t start,
                      uint64_t end);
@@ -182,7 +182,7 @@ void *kvm_gmem_create_page(int *fd);
 void kvm_gmem_destroy_page(void *page, int fd);
 
 /**
- * kvm_gmem_wants_mapping: is the host mapping of use to guest page faults?
+ * kvm_gmem_wants_mapping: do guest page faults profit from the host mapping?
  *
  * Where x86 KVM shadows the guest's page tables, it maps pages next to one
  * that the guest faults on, if they are in the host's page tables: also in

@@ -213,15 +213,15 @@ static bool probe(Error **errp)
     if (!make_guest(&p)) {
         error_setg_errno(errp, errno, "it cannot be found out whether a guest"
                          " hangs on this kernel when it executes memory that"
-                         " it wrote, as KVM does not run one to try it");
+                         " it wrote, as KVM runs no guest that could try it");
     } else if (run_thread(&p) >= PROBE_CPU_MS) {
         error_setg(errp, "on this kernel a guest hangs when it executes memory"
                    " that it wrote to a bound guest_memfd");
     } else if (p.ret || p.run->exit_reason != KVM_EXIT_MMIO ||
                p.run->mmio.phys_addr != GUEST_MMIO) {
         error_setg(errp, "it cannot be found out whether a guest hangs on this"
-                   " kernel when it executes memory that it wrote: one that"
-                   " tried it has ended with exit reason %u (%s)",
+                   " kernel when it executes memory that it wrote: the"
+                   " one that tried it ended with exit reason %u (%s)",
                    p.run->exit_reason, strerror(-p.ret));
     } else {
         good = true;
