@@ -16,17 +16,17 @@ check demo:
 docs:           ## QEMU's manual with our pages: build/docs
 	@scripts/docs
 
-series:         ## patches that others can take: build/series
-	@scripts/series
-
 install: all    ## install; DESTDIR is honoured
 	@build=$$(scripts/build-dir) && $$build/tools/meson install -C $$build
 
 clean:          ## remove the build directory, downloads included
 	build=$$(scripts/build-dir) && rm -rf $$build
 
+series:         ## patches that others can take: build/series
+	@scripts/series
+
 help:           ## show this
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "make %-9s%s\n", $$1, $$2 }' Makefile
 	@echo 'BASE=SERIES, QEMU_SRC=DIR|TARBALL, CC=..., NO_INSTALL=1: see README.md'
 
-.PHONY: all check demo docs series install clean help
+.PHONY: all check demo docs install clean series help
