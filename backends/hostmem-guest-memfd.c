@@ -43,6 +43,12 @@ static bool check_properties(HostMemoryBackend *backend, Error **errp)
                    " copy-on-write mapping; use share=on or memory-backend-ram");
         return false;
     }
+    if (object_property_find(OBJECT(backend), "hugetlb") &&
+        object_property_get_bool(OBJECT(backend), "hugetlb", NULL)) {
+        error_setg(errp, "properties 'guest-memfd' and 'hugetlb' cannot both be"
+                   " on: a guest_memfd has no huge pages; use one of them");
+        return false;
+    }
     if (backend->merge && object_dynamic_cast(OBJECT(backend),
                                         TYPE_MEMORY_BACKEND_GUEST_MEMFD)) {
         error_setg(errp, "property 'merge' cannot be on: KSM never sees the"
@@ -173,20 +179,13 @@ bool gmem_backend_alloc(HostMemoryBackend *backend, Error **errp)
     return true;
 }
 
-bool gmem_backend_wanted(HostMemoryBackend *backend, bool hugetlb,
-                         bool *wanted, Error **errp)
+bool gmem_backend_wanted(HostMemoryBackend *backend, bool hugetlb)
 {
     OnOffAuto enable = backend->gmem.enable;
 
-    if (enable == ON_OFF_AUTO_ON && hugetlb) {
-        error_setg(errp, "properties 'guest-memfd' and 'hugetlb' cannot both be"
-                   " on: a guest_memfd has no huge pages; use one of them");
-        return false;
-    }
-    *wanted = enable == ON_OFF_AUTO_ON ||
-              (enable == ON_OFF_AUTO_AUTO && backend->share && !hugetlb &&
-               MACHINE(qdev_get_machine())->gmem);
-    return true;
+    return enable == ON_OFF_AUTO_ON ||
+           (enable == ON_OFF_AUTO_AUTO && backend->share && !hugetlb &&
+            MACHINE(qdev_get_machine())->gmem);
 }
 
 static void get_enable(Object *obj, Visitor *v, const char *name,

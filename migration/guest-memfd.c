@@ -13,6 +13,7 @@
 #include "qemu/userfaultfd.h"
 #include "system/ramblock.h"
 #include "system/memory.h"
+#include "exec/cpu-common.h"
 #include "exec/ramlist.h"
 #include "exec/target_page.h"
 #include "migration/misc.h"
@@ -20,7 +21,6 @@
 #include "guest-memfd.h"
 #include "migration-stats.h"
 #include "options.h"
-#include "trace.h"
 
 /*
  * What needs userfaultfd, and so may not work: the target of a postcopy
@@ -154,7 +154,6 @@ static void populate(const GmemHoles *holes)
         }
     }
     madvise(holes->rb->host + start, at - start, MADV_POPULATE_READ);
-    trace_guest_memfd_populate(holes->rb->idstr, holes->start, holes->end);
 }
 
 bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset)
@@ -238,10 +237,13 @@ void gmem_zeroes_flush(GmemZeroes *zeroes)
     zeroes->size = 0;
 }
 
-bool gmem_zero_page(GmemZeroes *zeroes, RAMBlock *rb, uint64_t offset,
-                    uint64_t size)
+bool gmem_zero_page(GmemZeroes *zeroes, void *host, uint64_t size)
 {
-    if (!rb->gmem) {
+    ram_addr_t offset;
+    RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
+
+    /* COLO's copy of RAM is in no block */
+    if (!rb || !rb->gmem) {
         return false;
     }
     if (zeroes->rb != rb || offset != zeroes->offset + zeroes->size) {

@@ -92,8 +92,7 @@ typedef struct GmemZeroes {
  * gmem_zero_page: a zero page has come
  *
  * @zeroes: those that came before
- * @rb: the RAMBlock that the page is of
- * @offset: of the page, in bytes
+ * @host: where it is mapped
  * @size: in bytes
  *
  * A hole stays one; a page that exists becomes one, or is zeroed.  This is
@@ -102,8 +101,7 @@ typedef struct GmemZeroes {
  *
  * Returns: false if this is not guest_memfd RAM; then nothing is done
  */
-bool gmem_zero_page(GmemZeroes *zeroes, RAMBlock *rb, uint64_t offset,
-                    uint64_t size);
+bool gmem_zero_page(GmemZeroes *zeroes, void *host, uint64_t size);
 
 /**
  * gmem_zeroes_flush: have no zero page left that is not handled

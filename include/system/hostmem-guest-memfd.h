@@ -31,15 +31,10 @@ bool gmem_backend_alloc(HostMemoryBackend *backend, Error **errp);
  *
  * @backend: the backend, with all properties set and no memory yet
  * @hugetlb: the backend's property of that name
- * @wanted: set to the answer
- * @errp: set if the properties contradict each other
  *
  * Called by the alloc method of memory-backend-memfd.
- *
- * Returns: true on success.
  */
-bool gmem_backend_wanted(HostMemoryBackend *backend, bool hugetlb,
-                         bool *wanted, Error **errp);
+bool gmem_backend_wanted(HostMemoryBackend *backend, bool hugetlb);
 
 /**
  * gmem_backend_add_property: add property guest-memfd to a class

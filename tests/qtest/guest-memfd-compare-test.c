@@ -111,7 +111,8 @@ static void test_capability(const void *data)
 }
 
 static const Row capabilities[] = {
-    { "postcopy", "", { true, true, false }, "postcopy-ram" },
+    /* A source; a target must have userfaultfd for it */
+    { "postcopy", "", { true, true, true }, "postcopy-ram" },
     { "background-snapshot", "", { true, true, false },
       "background-snapshot" },
     { "precopy-multifd", "", { true, true, true }, "multifd" },

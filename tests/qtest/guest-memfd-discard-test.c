@@ -278,13 +278,12 @@ static void test_virtio_mem_memslots(const void *data)
     for (int i = 1; i <= slots; i++) {
         virtio_mem_plug(driver, base + (i - 1) * GiB, len);
         fill(vm, base + (i - 1) * GiB, len);
-        g_assert_cmpint(vm_count_slots(vm, "vmem", "bound"), ==, i);
         g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, i * GiB);
         vm_assert_no_hva(vm, "vmem");
     }
     for (int i = slots - 1; i > 0; i--) {
         virtio_mem_unplug(driver, base + i * GiB, len);
-        g_assert_cmpint(vm_count_slots(vm, "vmem", "bound"), ==, i);
+        g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, i * GiB);
         vm_assert_no_hva(vm, "vmem");
         check(vm, base + (i - 1) * GiB, len);
     }
