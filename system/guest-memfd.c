@@ -34,6 +34,9 @@ static GuestMemfdInfo *gmem_info(RAMBlock *rb)
     info->allocated = gmem_allocated(rb);
     info->slots = kvm_gmem_query_slots(rb);
     for (GuestMemfdSlotList *l = info->slots; l; l = l->next) {
+        if (l->value->address_space) {
+            continue;                   /* all of RAM once more, to x86 SMM */
+        }
         if (l->value->state == GUEST_MEMFD_SLOT_STATE_BOUND) {
             info->bound += l->value->size;
         } else {
