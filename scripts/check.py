@@ -99,6 +99,8 @@ def main():
         print(f'FAILED {name}')
     for name, cases in not_run.items():
         print(f'NOT RUN {cases} cases of {name}')
+    # For .ci/run, which sums up over the bases
+    (logs / 'count').write_text(f'{passed} {len(failed)} {skipped}\n')
     print(f'{passed} passed, {len(failed)} failed, {skipped} skipped'
           + (f', {sum(not_run.values())} not run' if not_run else ''))
     strict = os.environ.get('CHECK_NO_SKIP') == '1'
