@@ -710,7 +710,8 @@ bool kvm_gmem_log_sync(KVMMemoryListener *kml, MemoryRegionSection *section)
         KVMSlot *slot = &kml->slots[i];
 
         if (slot_is_ours(slot) && slot->start_addr >= start &&
-            slot->start_addr <= last && slot->dirty_bmap) {
+            slot->start_addr <= last &&
+            slot->flags & KVM_MEM_LOG_DIRTY_PAGES) {
             if (kvm_slot_get_dirty_log(kvm_state, slot)) {
                 kvm_slot_sync_dirty_pages(slot);
             } else {
