@@ -5,7 +5,8 @@
 usage: demo.py BUILDDIR [x86_64|aarch64]
 For each machine type, a small guest of ours (tests/guest-memfd) fills its RAM and checks
 it, and what it says is compared with what the host sees. Exits 0 if all of it is true.
-aarch64 elsewhere than on an arm64 machine: in an emulated one, as tests/nested has it.
+Where the machine's own KVM cannot do it, and for aarch64 elsewhere than on an arm64 machine,
+the host is an emulated one, as tests/nested has it.
 
   KERNEL=FILE [INITRD=FILE] [APPEND=OPTIONS]
       boots this Linux kernel instead, with its console on the terminal
@@ -37,6 +38,7 @@ OBJECT = f'memory-backend-guest-memfd,id=ram0,size={RAM // MIB}M'
 COMMON = ['-accel', 'kvm', '-cpu', CPU, '-m', f'{RAM // MIB}M', '-object', OBJECT]
 SAMPLES = 4096
 HERE = Path(__file__).resolve().parent
+NESTED = HERE.parent / 'tests/nested'
 HOST_CHECK = HERE.parent / 'contrib/guest-memfd/guest-memfd-host-check'
 
 
@@ -332,7 +334,7 @@ def emulate(build, arch):
     print(f'No {arch} machine here: one is emulated, whose KVM runs the guest '
           '(that takes a minute).\n', flush=True)
     for command in ([HERE / 'cross-qemu', build, arch],
-                    [sys.executable, HERE.parent / 'tests/nested/host.py', '--build', build,
+                    [sys.executable, NESTED / 'host.py', '--build', build,
                      arch, 'python3', '/scripts/demo.py', '/']):
         check(not subprocess.run(command, check=False).returncode,
               f'{command[0]} has failed: see above')
@@ -345,6 +347,10 @@ def main():
     build = Path(sys.argv[1]).resolve()
     try:
         if arch == ARCH:
+            if (NESTED / 'kvm.py').exists() and ARCH == 'x86_64':
+                sys.path.append(str(NESTED))
+                import kvm
+                kvm.ensure(build, 'demo')
             demo(build)
         else:
             emulate(build, arch)
