@@ -6,7 +6,8 @@ usage: check.py BUILD [SUITE|TEST...]
 The last line says how many cases passed, failed and were skipped. A test that fails
 without naming a case (it crashed, or ran into its time limit) counts as one failed case;
 what it had still to do is "not run".
-With CHECK_NO_SKIP=1 a skipped case is a failure of the run.
+With CHECK_NO_SKIP=1 a skipped case is a failure of the run, but not a test that an
+emulated KVM host is too slow for: each of these counts as one skipped case.
 """
 
 import json
@@ -22,11 +23,14 @@ import kvm  # noqa: E402 pylint: disable=wrong-import-position
 
 BAD = ('failure', 'error')
 GOOD = ('OK', 'SKIP', 'EXPECTEDFAIL')
+# Suites that an emulated KVM host is spared: "again" has run there already; "heavy" takes
+# too long there, and counts as skipped
+SPARED = ('again', 'heavy')
 
 
 def select(build, names):
     """Meson's arguments for the tests that the names mean: suites, tests, or the last part
-    of a test's name. On an emulated KVM host, what has run there already is left out.
+    of a test's name; and the names of those that an emulated KVM host is too slow for.
     """
     tests = json.loads((build / 'meson-info/intro-tests.json').read_text())
     called = {}
@@ -39,12 +43,15 @@ def select(build, names):
         sys.exit(f'error: no test or suite {unknown[0]}; there are: {", ".join(sorted(called))}'
                  '\n(scripts/dev runs any test of QEMU itself)')
     chosen = {test for name in names for test in called[name]}
-    if kvm.reason_not_here():
-        if not names:
-            return ['--no-suite', 'again']
-        # ... unless it is asked for by its name
-        chosen -= called.get('again', set()) - set(names)
-    return sorted(chosen)
+    if not kvm.reason_not_here():
+        return sorted(chosen), []
+    heavy = called.get('heavy', set())
+    if not names:
+        return [word for suite in SPARED for word in ('--no-suite', suite)], sorted(heavy)
+    # ... unless it is asked for by its name
+    asked = {test for name in names for test in called[name] if called[name] == {test}}
+    heavy = heavy & chosen - asked
+    return sorted(chosen - heavy - (called.get('again', set()) - asked)), sorted(heavy)
 
 
 def missing(output):
@@ -90,8 +97,12 @@ def main():
     logs = build / 'meson-logs'
     for log in logs.glob('testlog*'):
         log.unlink()
+    selected, heavy = select(build, sys.argv[2:])
+    if not selected and heavy:
+        sys.exit('error: on an emulated KVM host this takes long; name the tests to run them: '
+                 + ', '.join(heavy))
     subprocess.run([sys.executable, '-m', 'mesonbuild.mesonmain', 'test', '-C', str(build),
-                    '--print-errorlogs', *select(build, sys.argv[2:])], check=False)
+                    '--print-errorlogs', *selected], check=False)
     if not (logs / 'testlog.junit.xml').exists():
         sys.exit('error: Meson ran no test')
     passed, failed, skipped, not_run = count(logs)
@@ -99,12 +110,16 @@ def main():
         print(f'FAILED {name}')
     for name, cases in not_run.items():
         print(f'NOT RUN {cases} cases of {name}')
+    for name in heavy:
+        print(f'SKIPPED {name}: an emulated KVM host takes too long; ./check '
+              f'{name.rpartition("/")[2]} runs it')
+    strict = os.environ.get('CHECK_NO_SKIP') == '1' and skipped
+    skipped += len(heavy)
     # For .ci/run, which sums up over the bases
     (logs / 'count').write_text(f'{passed} {len(failed)} {skipped}\n')
     print(f'{passed} passed, {len(failed)} failed, {skipped} skipped'
           + (f', {sum(not_run.values())} not run' if not_run else ''))
-    strict = os.environ.get('CHECK_NO_SKIP') == '1'
-    sys.exit(1 if failed or not_run or not passed or (strict and skipped) else 0)
+    sys.exit(1 if failed or not_run or not passed or strict else 0)
 
 
 if __name__ == '__main__':

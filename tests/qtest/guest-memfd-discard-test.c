@@ -18,11 +18,11 @@
  * while the rest is discarded, then the range that is, with the neighbours
  * that must not be.
  */
-#define RAM         (1 * GiB)
+#define RAM         (256 * MiB)
 #define COUNT       (16 * MiB)
-#define COUNT_LEN   (64 * MiB)
-#define GONE        (256 * MiB)
-#define GONE_LEN    (512 * MiB)
+#define COUNT_LEN   (16 * MiB)
+#define GONE        (96 * MiB)
+#define GONE_LEN    (64 * MiB)
 #define FILLED      (GONE - 2 * MiB)
 #define FILLED_LEN  (GONE_LEN + 4 * MiB)
 #define FILLED_END  (FILLED + FILLED_LEN)
@@ -32,9 +32,9 @@
 
 static VM *start(const VMKind *c, const char *devices)
 {
-    VM *vm = vm_start("-machine %s,memory-backend=ram0 -m 1G -smp %d -object "
-                      "memory-backend-guest-memfd,id=ram0,size=1G,kvm-bind=on"
-                      "%s", c->machine, c->cpus, devices);
+    VM *vm = vm_start("-machine %s,memory-backend=ram0 -m 256M -smp %d -object"
+                      " memory-backend-guest-memfd,id=ram0,size=256M,"
+                      "kvm-bind=on%s", c->machine, c->cpus, devices);
 
     vm_wait_ready(vm);
     return vm;
@@ -146,13 +146,15 @@ static void test_hint(const void *data)
     g_autofree char *tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src = start(c, HINTING_BALLOON_DEVICE);
-    VM *dst = vm_start("-machine %s,memory-backend=ram0 -m 1G -smp %d -object "
-                       "memory-backend-guest-memfd,id=ram0,size=1G,kvm-bind=on"
-                       HINTING_BALLOON_DEVICE " -incoming defer -S",
+    VM *dst = vm_start("-machine %s,memory-backend=ram0 -m 256M -smp %d -object"
+                       " memory-backend-guest-memfd,id=ram0,size=256M,"
+                       "kvm-bind=on" HINTING_BALLOON_DEVICE
+                       " -incoming defer -S",
                        c->machine, c->cpus);
     VirtioDriver *driver = balloon_start(src);
     GmemFile *from = gmem_file_open(src, RAM), *to = gmem_file_open(dst, RAM);
 
+    fill(src, VM_AT(COUNT), COUNT_LEN);
     fill(src, VM_AT(FILLED), FILLED_LEN);
 
     /* So slow that it comes to no page of these before the hint */
@@ -197,20 +199,20 @@ static void test_hint(const void *data)
 
 /* virtio-mem */
 
-#define VMEM        (1 * GiB)
+#define VMEM        (256 * MiB)
 
-static VM *start_vmem(const VMKind *c, int gib, const char *extra)
+static VM *start_vmem(const VMKind *c, uint64_t size, const char *extra)
 {
     return vm_start("-machine %s,memory-backend=ram0 -smp %d " VM_BACKEND
                     " -m " VM_RAM ",maxmem=8G,slots=2 -object memory-backend-"
-                    "guest-memfd,id=vmem,size=%dG" VIRTIO_MEM_DEVICE "%s",
-                    c->machine, c->cpus, gib, extra);
+                    "guest-memfd,id=vmem,size=%" PRIu64 VIRTIO_MEM_DEVICE "%s",
+                    c->machine, c->cpus, size, extra);
 }
 
 static void test_virtio_mem(const void *data)
 {
     const VMKind *c = data;
-    VM *vm = start_vmem(c, 1, "");
+    VM *vm = start_vmem(c, VMEM, "");
     GmemFile *file = gmem_file_open(vm, VMEM);
     const uint64_t half = VMEM / 2;
     VirtioDriver *driver;
@@ -265,7 +267,7 @@ static void test_virtio_mem_memslots(const void *data)
 {
     const int slots = 4;
     const uint64_t len = 32 * MiB;
-    VM *vm = start_vmem(data, slots, ",dynamic-memslots=on");
+    VM *vm = start_vmem(data, slots * GiB, ",dynamic-memslots=on");
     VirtioDriver *driver;
     uint64_t base;
 
@@ -300,8 +302,9 @@ static void test_virtio_mem_migrate(const void *data)
     const VMKind *c = data;
     g_autofree char *tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
-    VM *src = start_vmem(c, 1, ""), *dst = start_vmem(c, 1, " -incoming defer");
-    const uint64_t plugged = 128 * MiB;
+    VM *src = start_vmem(c, VMEM, "");
+    VM *dst = start_vmem(c, VMEM, " -incoming defer");
+    const uint64_t plugged = 64 * MiB;
     GmemFile *files[2];
     VirtioDriver *driver;
     uint64_t base;
@@ -341,7 +344,7 @@ static void test_virtio_mem_migrate(const void *data)
 /* A plugged block is allocated at once, without being touched */
 static void test_virtio_mem_prealloc(const void *data)
 {
-    VM *vm = start_vmem(data, 1, ",prealloc=on");
+    VM *vm = start_vmem(data, VMEM, ",prealloc=on");
     GmemFile *file = gmem_file_open(vm, VMEM);
     VirtioDriver *driver;
     uint64_t base;
