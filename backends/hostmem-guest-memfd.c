@@ -74,16 +74,19 @@ static bool check_properties(HostMemoryBackend *backend, Error **errp)
 static int create_file(HostMemoryBackend *backend, const char *name,
                        Error **errp)
 {
-    int fd = -1;
+    int fd = kvm_gmem_create(backend->size, errp);
 
-    if (kvm_gmem_prepare_bind(&backend->gmem, errp)) {
-        fd = kvm_gmem_create(backend->size, errp);
+    if (fd < 0) {
+        return -1;
     }
-    if (fd >= 0) {
-        /* The block of an unplugged namesake may still wait for its end */
-        cpr_delete_fd(name, 0);
-        cpr_save_fd(name, 0, fd);
+    /* Only now: what makes this fail should not be told twice */
+    if (!kvm_gmem_prepare_bind(&backend->gmem, errp)) {
+        close(fd);
+        return -1;
     }
+    /* The block of an unplugged namesake may still wait for its end */
+    cpr_delete_fd(name, 0);
+    cpr_save_fd(name, 0, fd);
     return fd;
 }
 

@@ -118,9 +118,6 @@ bool kvm_gmem_prepare_bind(Gmem *gmem, Error **errp)
 {
     g_autoptr(Error) err = NULL;
 
-    if (!check_support(errp)) {
-        return false;
-    }
     kvm_gmem_init_zap();
     kvm_gmem_init_prefault();
     if (gmem->kvm_bind == ON_OFF_AUTO_OFF || kvm_gmem_probe_execute(&err)) {

@@ -8,13 +8,13 @@
 #include "qapi/error.h"
 #include "system/guest-memfd.h"
 
-bool kvm_gmem_prepare_bind(Gmem *gmem, Error **errp)
+int kvm_gmem_create(uint64_t size, Error **errp)
 {
     error_setg(errp, "guest_memfd needs KVM, which this QEMU is built without");
-    return false;
+    return -1;
 }
 
-int kvm_gmem_create(uint64_t size, Error **errp)
+bool kvm_gmem_prepare_bind(Gmem *gmem, Error **errp)
 {
     g_assert_not_reached();
 }

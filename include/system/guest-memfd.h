@@ -197,8 +197,8 @@ bool kvm_gmem_wants_mapping(void);
  * @errp: set if kvm-bind=on, and this kernel would let guests hang, or it
  *     cannot be found out
  *
- * Called by memory backends before they create the file.  With kvm-bind=auto,
- * all slots are then mapped, with one warning.
+ * Called by memory backends when they have created the file.  With
+ * kvm-bind=auto, all slots are then mapped, with one warning.
  *
  * Returns: true on success
  */
