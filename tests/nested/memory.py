@@ -181,6 +181,7 @@ def poison(guest):
     guest.check_bound()
     # A reset machine has a good page there. Who reads a bad one is killed.
     guest.vm.cmd('stop')
+    guest.resets = 2            # QEMU may say that it was the guest's
     guest.vm.cmd('system_reset')
     with tempfile.NamedTemporaryFile() as out:
         guest.vm.cmd('pmemsave', val=gpa, size=4096, filename=out.name)
