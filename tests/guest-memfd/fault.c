@@ -30,6 +30,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include <linux/userfaultfd.h>
 #include <linux/kvm.h>
 
@@ -66,10 +67,14 @@ static const char *region_call(const struct kvm_userspace_memory_region2 *r)
          : r->flags & KVM_MEM_LOG_DIRTY_PAGES ? "log" : "hva";
 }
 
-/* QEMU names a file only in slots of guest_memfd RAM, bound or not */
+/*
+ * QEMU names a file only in slots of guest_memfd RAM, bound or not.  One of two
+ * pages is no RAM, but that of the VM with which QEMU tries an arm64 kernel.
+ */
 static bool names_file(const struct kvm_userspace_memory_region2 *r)
 {
-    return (int)r->guest_memfd >= 0;
+    return (int)r->guest_memfd >= 0 &&
+           r->memory_size != 2 * sysconf(_SC_PAGESIZE);
 }
 
 /* The vCPUs' struct kvm_run, by file descriptor */
