@@ -81,7 +81,7 @@ const void *gmem_readable(const void *host, size_t size)
            ? host : zeroes;
 }
 
-bool gmem_physical_is_hole(hwaddr addr, uint64_t size)
+void gmem_physical_read(hwaddr addr, void *buf, uint64_t size)
 {
     MemoryRegionSection section = memory_region_find(get_system_memory(),
                                                      addr, size);
@@ -95,5 +95,9 @@ bool gmem_physical_is_hole(hwaddr addr, uint64_t size)
         hole = gmem_readable(host, size) != host;
     }
     memory_region_unref(section.mr);
-    return hole;
+    if (hole) {
+        memset(buf, 0, size);
+    } else {
+        cpu_physical_memory_read(addr, buf, size);
+    }
 }

@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include "qemu/madvise.h"
-#include "qemu/mmap-alloc.h"
 #include "qemu/units.h"
 #include "system/ramblock.h"
 #include "exec/ramlist.h"
@@ -49,7 +48,7 @@ static int populate(void *addr, size_t size)
     int fd = find_file(addr, size, &offset);
 
     if (fd < 0) {
-        return qemu_madvise(addr, size, QEMU_MADV_POPULATE_WRITE) ? -errno : 0;
+        return madvise(addr, size, MADV_POPULATE_WRITE);
     }
     trace_guest_memfd_prealloc(fd, offset, size);
     for (end = offset + size; offset < end; offset += chunk) {
@@ -57,17 +56,14 @@ static int populate(void *addr, size_t size)
                                            MIN(chunk, end - offset)));
 
         if (ret < 0) {
-            return -errno;
+            return ret;
         }
     }
-    if (kvm_gmem_wants_mapping() &&
-        qemu_madvise(addr, size, QEMU_MADV_POPULATE_WRITE)) {
-        return -errno;
-    }
-    return 0;
+    return kvm_gmem_wants_mapping()
+           ? madvise(addr, size, MADV_POPULATE_WRITE) : 0;
 }
 
 void gmem_prealloc_init(void)
 {
-    qemu_prealloc_populate = populate;
+    qemu_populate_write = populate;
 }

@@ -12,7 +12,7 @@
 #include "system/memory.h"
 #include "system/ramblock.h"
 #include "system/guest-memfd.h"
-#include "guest-memfd-slots.h"
+#include "guest-memfd-kvm-all.h"
 #include "trace.h"
 
 /*

@@ -15,7 +15,6 @@
 #include "qemu/timer.h"
 #include "system/guest-memfd.h"
 #include "system/kvm.h"
-#include "guest-memfd-slots.h"
 #include "guest-memfd-switch.h"
 
 /* What the guest, and whoever waits for the BQL, has between two steps */

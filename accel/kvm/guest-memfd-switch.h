@@ -7,6 +7,8 @@
 #ifndef ACCEL_KVM_GUEST_MEMFD_SWITCH_H
 #define ACCEL_KVM_GUEST_MEMFD_SWITCH_H
 
+#include "system/kvm_int.h"
+
 /**
  * kvm_gmem_logging_ahead: will all of RAM be logged soon?
  *
@@ -21,5 +23,16 @@ bool kvm_gmem_logging_ahead(void);
  * it is until it goes on.  Called with the BQL held.
  */
 void kvm_gmem_switch_later(void);
+
+/**
+ * kvm_gmem_step: do a part of what can wait, in one short window
+ *
+ * @kml: one address space
+ *
+ * In guest-memfd-space.c.  Called with the BQL held, by guest-memfd-switch.c.
+ *
+ * Returns: true if there is more to do
+ */
+bool kvm_gmem_step(KVMMemoryListener *kml);
 
 #endif

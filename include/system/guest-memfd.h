@@ -146,14 +146,13 @@ uint64_t gmem_allocated(RAMBlock *rb);
 const void *gmem_readable(const void *host, size_t size);
 
 /**
- * gmem_physical_is_hole: the same for guest physical memory
+ * gmem_physical_read: cpu_physical_memory_read() that does not allocate
  *
  * @addr: guest physical address
+ * @buf: filled
  * @size: in bytes, a page at most
- *
- * Returns: true if all of it is a hole of guest_memfd RAM; it reads as zeroes
  */
-bool gmem_physical_is_hole(hwaddr addr, uint64_t size);
+void gmem_physical_read(hwaddr addr, void *buf, uint64_t size);
 
 /* Interface to accel/kvm; stubs in accel/stubs */
 

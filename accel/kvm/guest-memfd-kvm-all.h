@@ -1,11 +1,12 @@
 /*
- * Memslots of RAM that is a guest_memfd: what kvm-all.c asks of us
+ * The border between kvm-all.c and guest_memfd RAM: what it calls of ours, and
+ * what we call of its
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
-#ifndef ACCEL_KVM_GUEST_MEMFD_SLOTS_H
-#define ACCEL_KVM_GUEST_MEMFD_SLOTS_H
+#ifndef ACCEL_KVM_GUEST_MEMFD_KVM_ALL_H
+#define ACCEL_KVM_GUEST_MEMFD_KVM_ALL_H
 
 #include "system/kvm_int.h"
 
@@ -70,17 +71,6 @@ bool kvm_gmem_log_sync(KVMMemoryListener *kml, MemoryRegionSection *section);
 void kvm_gmem_fill_dirty(KVMSlot *slot);
 
 /**
- * kvm_gmem_step: do a part of what can wait, in one short window
- *
- * @kml: one address space
- *
- * Called with the BQL held, by guest-memfd-switch.c.
- *
- * Returns: true if there is more to do
- */
-bool kvm_gmem_step(KVMMemoryListener *kml);
-
-/**
  * kvm_gmem_handle_fault: a guest page fault that KVM could not serve
  *
  * @cpu: the vCPU, which left with KVM_EXIT_MEMORY_FAULT
@@ -93,5 +83,16 @@ bool kvm_gmem_step(KVMMemoryListener *kml);
  * Returns: true if the fault was in guest_memfd RAM; else nothing is done
  */
 bool kvm_gmem_handle_fault(CPUState *cpu, int err, int *ret);
+
+/* In kvm-all.c */
+
+extern QemuMutex kml_slots_lock;
+
+KVMSlot *kvm_get_free_slot(KVMMemoryListener *kml);
+hwaddr kvm_align_section(MemoryRegionSection *section, hwaddr *start);
+void kvm_slot_init_dirty_bitmap(KVMSlot *mem);
+void kvm_slot_sync_dirty_pages(KVMSlot *slot);
+bool kvm_slot_get_dirty_log(KVMState *s, KVMSlot *slot);
+uint64_t kvm_dirty_ring_reap_locked(KVMState *s, CPUState *cpu);
 
 #endif
