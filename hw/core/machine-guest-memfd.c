@@ -59,6 +59,9 @@ void gmem_machine_add_property(ObjectClass *oc)
 {
     static Notifier machine_done = { .notify = warn_of_other_memory };
 
+#ifndef CONFIG_LINUX
+    return;
+#endif
     object_class_property_add_bool(oc, "guest-memfd", machine_get_guest_memfd,
                                    machine_set_guest_memfd);
     object_class_property_set_description(oc, "guest-memfd",

@@ -67,21 +67,31 @@ static void assert_refused(VM *vm, QDict *error, const char *const *words)
 } while (0)
 #define WORDS(...) __VA_ARGS__
 
+/* Set a migration capability that not every kernel has for a memfd */
+static bool kernel_can(VM *vm, const char *capability)
+{
+    g_autoptr(QDict) rsp =
+        qtest_qmp(vm->qts, "{'execute': 'migrate-set-capabilities',"
+                  "'arguments': {'capabilities': [{'capability': %s,"
+                  "'state': true}]}}", capability);
+
+    if (!qdict_haskey(rsp, "return")) {
+        g_autofree char *why = g_strdup_printf("this kernel cannot do %s with"
+                                               " a memfd", capability);
+
+        g_test_skip(why);
+        return false;
+    }
+    return true;
+}
+
 /* The kernel can, until memory comes for which it cannot */
 static void test_snapshot_after_plug(void)
 {
     VM *vm = start(MEMFD, "");
-    QDict *rsp;
-    bool can;
 
     vm_wait_ready(vm);
-    rsp = qtest_qmp(vm->qts, "{'execute': 'migrate-set-capabilities',"
-                    "'arguments': {'capabilities': [{'capability':"
-                    "'background-snapshot', 'state': true}]}}");
-    can = qdict_haskey(rsp, "return");
-    qobject_unref(rsp);
-    if (!can) {
-        g_test_skip("this kernel has no background snapshots of a memfd");
+    if (!kernel_can(vm, "background-snapshot")) {
         vm_quit(vm);
         return;
     }
@@ -249,17 +259,9 @@ static void test_postcopy_to_memfd(void)
 {
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src = start(GMEM, ""), *dst = start(MEMFD, "-incoming defer");
-    QDict *rsp;
-    bool can;
 
     vm_wait_ready(src);
-    rsp = qtest_qmp(dst->qts, "{'execute': 'migrate-set-capabilities',"
-                    "'arguments': {'capabilities': [{'capability':"
-                    "'postcopy-ram', 'state': true}]}}");
-    can = qdict_haskey(rsp, "return");
-    qobject_unref(rsp);
-    if (!can) {
-        g_test_skip("this kernel has no postcopy to a memfd");
+    if (!kernel_can(dst, "postcopy-ram")) {
         goto out;
     }
     migrate_set_capability(src->qts, "postcopy-ram", true);

@@ -1,0 +1,36 @@
+/*
+ * Migration of guest_memfd RAM where the host is not Linux: there is none
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "guest-memfd.h"
+
+bool gmem_check_userfault(RAMBlock *rb, MigrationCapability cap, Error **errp)
+{
+    g_assert_not_reached();
+}
+
+bool gmem_check_snapshot(const bool *caps, Error **errp)
+{
+    return true;
+}
+
+void gmem_migration_begins(void)
+{
+}
+
+bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset)
+{
+    return false;
+}
+
+bool gmem_zero_page(GmemZeroes *zeroes, void *host, uint64_t size)
+{
+    return false;
+}
+
+void gmem_zeroes_flush(GmemZeroes *zeroes)
+{
+}
