@@ -71,6 +71,19 @@ bool kvm_gmem_log_sync(KVMMemoryListener *kml, MemoryRegionSection *section);
 void kvm_gmem_fill_dirty(KVMSlot *slot);
 
 /**
+ * kvm_gmem_cell_at: the size of the memslot at the start of a range
+ *
+ * @gpa: where the range begins
+ * @size: of it, in bytes
+ *
+ * Called by kvm_accel_has_memory(), so that "info mtree -f" knows RAM that has
+ * been cut into cells.
+ *
+ * Returns: the size of the memslot of guest_memfd RAM there, else @size
+ */
+hwaddr kvm_gmem_cell_at(KVMMemoryListener *kml, hwaddr gpa, hwaddr size);
+
+/**
  * kvm_gmem_handle_fault: a guest page fault that KVM could not serve
  *
  * @cpu: the vCPU, which left with KVM_EXIT_MEMORY_FAULT

@@ -1,10 +1,12 @@
 /*
- * Filling a guest's page tables with preallocated memory
+ * Filling a guest's page tables with the memory that is there
  *
- * Preallocation provides the pages of the file.  Where KVM has two-dimensional
- * paging, the guest would still fault on each of them once:
+ * Preallocation, or an incoming migration, provides the pages of the file, and
+ * a memslot that was switched has lost its page tables.  Where KVM has
+ * two-dimensional paging, the guest would fault on each page once more:
  * KVM_PRE_FAULT_MEMORY does all of that in a few calls.  A vCPU has to make
  * them.  So each takes a share now and then, and the guest runs in between.
+ * Holes stay holes.
  *
  * Where KVM shadows the guest's page tables it cannot do so.  There it takes
  * neighbours of a page from the host's page tables, and preallocation fills
@@ -18,6 +20,7 @@
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
+#include "system/address-spaces.h"
 #include "system/ramblock.h"
 #include "exec/ramlist.h"
 #include "system/memory.h"
@@ -35,6 +38,9 @@
 #define PAUSE_US 5000
 #define CHUNK (2 * MiB)
 
+static bool can;                /* KVM has two-dimensional paging */
+static bool incoming;           /* memory came before the VM first ran */
+
 /* Guest memory that is still to be mapped; under the BQL */
 static GArray *todo;
 static QEMUTimer *timer;
@@ -45,6 +51,55 @@ static void give_up(void)
     g_clear_pointer(&timer, timer_free);
 }
 
+static bool is_preallocated(const RAMBlock *rb)
+{
+    return MEMORY_BACKEND(rb->mr->owner)->prealloc;
+}
+
+static void skip(struct kvm_pre_fault_memory *range, uint64_t size)
+{
+    range->gpa += size;
+    range->size -= size;
+}
+
+/*
+ * Skip what is not there.  What is at these addresses is asked anew each time,
+ * since a DIMM may have been replaced.
+ *
+ * Returns: how much is there then, in bytes; 0 if nothing was found yet
+ */
+static uint64_t skip_holes(struct kvm_pre_fault_memory *range)
+{
+    size_t page_size = qemu_real_host_page_size();
+    uint64_t size = MIN(range->size, CHUNK), from = size, to = size;
+    MemoryRegionSection section = memory_region_find(get_system_memory(),
+                                                     range->gpa, size);
+    RAMBlock *rb = section.mr ? section.mr->ram_block : NULL;
+
+    if (rb && rb->gmem && gmem_backend_id(rb) &&
+        section.offset_within_address_space == range->gpa) {
+        uint64_t start = section.offset_within_region;
+        GmemHoles holes;
+
+        size = MIN(size, int128_get64(section.size));
+        from = 0;
+        to = size;
+        if (!is_preallocated(rb)) {
+            gmem_holes_find(&holes, rb, start, start + size);
+            while (from < size && gmem_holes_at(&holes, start + from)) {
+                from += page_size;
+            }
+            to = from;
+            while (to < size && !gmem_holes_at(&holes, start + to)) {
+                to += page_size;
+            }
+        }
+    }
+    memory_region_unref(section.mr);
+    skip(range, MIN(from, range->size));
+    return MIN(to - from, range->size);
+}
+
 /* On a vCPU */
 static void work(CPUState *cpu, run_on_cpu_data unused)
 {
@@ -53,15 +108,12 @@ static void work(CPUState *cpu, run_on_cpu_data unused)
     while (todo && todo->len && g_get_monotonic_time() < end) {
         struct kvm_pre_fault_memory *next =
             &g_array_index(todo, struct kvm_pre_fault_memory, todo->len - 1);
-        struct kvm_pre_fault_memory now = {
-            .gpa = next->gpa, .size = MIN(next->size, CHUNK),
-        };
-        uint64_t size = now.size;
-        int ret = kvm_vcpu_ioctl(cpu, KVM_PRE_FAULT_MEMORY, &now);
+        uint64_t size = skip_holes(next);
+        struct kvm_pre_fault_memory now = { .gpa = next->gpa, .size = size };
+        int ret = size ? kvm_vcpu_ioctl(cpu, KVM_PRE_FAULT_MEMORY, &now) : 0;
 
         /* KVM leaves in @now what it has not done */
-        next->gpa += size - now.size;
-        next->size -= size - now.size;
+        skip(next, size - now.size);
         if (ret < 0 && ret != -EINTR && ret != -EAGAIN) {
             /* The memslot may have gone; the guest faults there as ever */
             trace_kvm_guest_memfd_prefault(next->gpa, next->size, ret);
@@ -106,20 +158,19 @@ static void collect(RAMBlock *rb)
     }
 }
 
-static void vm_state_changed(void *opaque, bool running, RunState state)
+static void begin(bool preallocated_only)
 {
-    static bool done;
     RAMBlock *rb;
 
-    if (!running || done || !kvm_gmem_zaps_slot_only()) {
+    if (!can || !kvm_gmem_zaps_slot_only()) {
         return;
     }
-    done = true;
+    give_up();
     todo = g_array_new(false, false, sizeof(struct kvm_pre_fault_memory));
     RCU_READ_LOCK_GUARD();
     RAMBLOCK_FOREACH(rb) {
         if (rb->gmem && gmem_backend_id(rb) &&
-            MEMORY_BACKEND(rb->mr->owner)->prealloc) {
+            (is_preallocated(rb) || !preallocated_only)) {
             collect(rb);
         }
     }
@@ -127,13 +178,29 @@ static void vm_state_changed(void *opaque, bool running, RunState state)
     distribute(NULL);
 }
 
+static void vm_state_changed(void *opaque, bool running, RunState state)
+{
+    static bool done;
+
+    if (running && !done) {
+        done = true;
+        begin(!incoming);
+    }
+}
+
+void kvm_gmem_prefault(void)
+{
+    begin(false);
+}
+
 void kvm_gmem_init_prefault(void)
 {
     static bool initialized;
 
-    if (!initialized &&
-        kvm_vm_check_extension(kvm_state, KVM_CAP_PRE_FAULT_MEMORY) > 0) {
+    if (!initialized) {
+        initialized = true;
+        can = kvm_vm_check_extension(kvm_state, KVM_CAP_PRE_FAULT_MEMORY) > 0;
+        incoming = runstate_check(RUN_STATE_INMIGRATE);
         qemu_add_vm_change_state_handler(vm_state_changed, NULL);
     }
-    initialized = true;
 }

@@ -1,5 +1,5 @@
 /*
- * Filling a guest's page tables with preallocated memory
+ * Filling a guest's page tables with the memory that is there
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -11,8 +11,16 @@
  * kvm_gmem_init_prefault: there is guest_memfd RAM
  *
  * When the VM runs for the first time, its vCPUs fill the page tables for what
- * is preallocated and bound, where KVM can do that.
+ * is bound and preallocated or has come by migration, where KVM can do that.
  */
 void kvm_gmem_init_prefault(void);
+
+/**
+ * kvm_gmem_prefault: memslots have been bound again, and lost their page tables
+ *
+ * The vCPUs fill them for the memory that is there.  Called with the BQL held,
+ * when dirty logging has ended.
+ */
+void kvm_gmem_prefault(void);
 
 #endif

@@ -7,6 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/util.h"
 #include "system/guest-memfd.h"
+#include "guest-memfd-kvm-all.h"
 #include "guest-memfd-slot.h"
 
 static int compare_slots(const void *a, const void *b)
@@ -62,4 +63,14 @@ GuestMemfdSlotList *kvm_gmem_query_slots(RAMBlock *rb)
         }
     }
     return list;
+}
+
+hwaddr kvm_gmem_cell_at(KVMMemoryListener *kml, hwaddr gpa, hwaddr size)
+{
+    for (int i = 0; i < kml->nr_slots_allocated; i++) {
+        if (kml->slots[i].gmem && kml->slots[i].start_addr == gpa) {
+            return MIN(kml->slots[i].memory_size, size);
+        }
+    }
+    return size;
 }

@@ -342,10 +342,10 @@ void kvm_gmem_fill_dirty(KVMSlot *slot)
     }
 }
 
-bool kvm_gmem_try_bind(RAMBlock *rb, hwaddr gpa, Error **errp)
+/* Register and delete the first cell */
+static int try_bind(RAMBlock *rb, hwaddr gpa, uint64_t grid)
 {
     KVMMemoryListener *kml = kvm_state->as[0].ml;
-    uint64_t grid = gmem_grid(rb->max_length, kvm_get_max_memslots());
     KVMSlot *slot;
     int ret = -ENOSPC;
 
@@ -364,6 +364,25 @@ bool kvm_gmem_try_bind(RAMBlock *rb, hwaddr gpa, Error **errp)
         }
     }
     qemu_mutex_unlock(&kml_slots_lock);
+    return ret;
+}
+
+bool kvm_gmem_check_plug(RAMBlock *rb, hwaddr gpa, Error **errp)
+{
+    uint64_t grid = gmem_grid(rb->max_length, kvm_get_max_memslots());
+    uint64_t cells = DIV_ROUND_UP(gpa % grid + rb->used_length, grid);
+    unsigned int left = kvm_get_free_memslots();
+    int ret = 0;
+
+    if (cells > left) {
+        error_setg(errp, "memory backend '%s' needs %" PRIu64 " memslots of KVM,"
+                   " which has %u left: use fewer or smaller backends",
+                   gmem_backend_id(rb), cells, left);
+        return false;
+    }
+    if (rb->gmem->kvm_bind == ON_OFF_AUTO_ON) {
+        ret = try_bind(rb, gpa, grid);
+    }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "KVM cannot bind memory backend '%s' at"
                          " guest address 0x%" HWADDR_PRIx ", and its property"

@@ -15,6 +15,7 @@
 #include "qemu/timer.h"
 #include "system/guest-memfd.h"
 #include "system/kvm.h"
+#include "guest-memfd-prefault.h"
 #include "guest-memfd-switch.h"
 
 /* What the guest, and whoever waits for the BQL, has between two steps */
@@ -45,6 +46,8 @@ static void background_step(void *opaque)
 {
     if (step()) {
         kvm_gmem_switch_later();
+    } else {
+        kvm_gmem_prefault();
     }
 }
 

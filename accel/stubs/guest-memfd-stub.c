@@ -34,7 +34,7 @@ bool kvm_gmem_wants_mapping(void)
     return false;
 }
 
-bool kvm_gmem_try_bind(RAMBlock *rb, hwaddr gpa, Error **errp)
+bool kvm_gmem_check_plug(RAMBlock *rb, hwaddr gpa, Error **errp)
 {
     g_assert_not_reached();
 }

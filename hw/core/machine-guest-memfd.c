@@ -95,6 +95,6 @@ bool gmem_machine_pre_plug(MachineState *ms, MemoryRegion *mr, hwaddr addr,
     if (ms->gmem) {
         warn_if_other(backend);
     }
-    return !mr->ram_block->gmem || backend->gmem.kvm_bind != ON_OFF_AUTO_ON ||
-           kvm_gmem_try_bind(mr->ram_block, addr, errp);
+    return !mr->ram_block->gmem ||
+           kvm_gmem_check_plug(mr->ram_block, addr, errp);
 }

@@ -204,15 +204,16 @@ bool kvm_gmem_wants_mapping(void);
 bool kvm_gmem_prepare_bind(Gmem *gmem, Error **errp);
 
 /**
- * kvm_gmem_try_bind: would KVM bind the memory of a device to be plugged?
+ * kvm_gmem_check_plug: would KVM take the memory of a device to be plugged?
  *
  * @rb: a RAMBlock with @rb->gmem
  * @gpa: guest physical address, where nothing else is
- * @errp: set if it would not
+ * @errp: set if it has too few memslots left, or if it would not bind the
+ *     memory and kvm-bind=on
  *
  * Returns: true if it would
  */
-bool kvm_gmem_try_bind(RAMBlock *rb, hwaddr gpa, Error **errp);
+bool kvm_gmem_check_plug(RAMBlock *rb, hwaddr gpa, Error **errp);
 
 /**
  * kvm_gmem_query_slots: the memslots that show a block to the guest

@@ -7,6 +7,7 @@
  *
  *   cap      KVM_CHECK_EXTENSION(KVM_CAP_GUEST_MEMFD)
  *   flags    KVM_CHECK_EXTENSION(KVM_CAP_GUEST_MEMFD_FLAGS)
+ *   slots    KVM_CHECK_EXTENSION(KVM_CAP_NR_MEMSLOTS)
  *   create   KVM_CREATE_GUEST_MEMFD
  *   bind     KVM_SET_USER_MEMORY_REGION2 of guest_memfd RAM, a bound slot
  *   log      ... of a slot with dirty logging
@@ -130,7 +131,8 @@ int ioctl(int fd, unsigned long request, ...)
     case KVM_CHECK_EXTENSION:
         if ((arg == (void *)KVM_CAP_GUEST_MEMFD && fault("cap", &value)) ||
             (arg == (void *)KVM_CAP_GUEST_MEMFD_FLAGS &&
-             fault("flags", &value))) {
+             fault("flags", &value)) ||
+            (arg == (void *)KVM_CAP_NR_MEMSLOTS && fault("slots", &value))) {
             return value;
         }
         break;

@@ -313,6 +313,17 @@ static void test_gdb_breakpoint(void)
     vm_quit(vm);
 }
 
+/* RAM that has been cut into cells is KVM's, too */
+static void test_mtree(void)
+{
+    VM *vm = start("q35", "");
+    g_autofree char *text = qtest_hmp(vm->qts, "info mtree -f");
+
+    g_assert_true(g_regex_match_simple("0000000000100000-.*: ram0 .* KVM",
+                                       text, 0, 0));
+    vm_quit(vm);
+}
+
 int main(int argc, char **argv)
 {
     int ret;
@@ -328,6 +339,7 @@ int main(int argc, char **argv)
     qtest_add_data_func("/guest-memfd/monitor/pmemsave", "pmemsave", test_save);
     qtest_add_data_func("/guest-memfd/monitor/memsave", "memsave", test_save);
     qtest_add_func("/guest-memfd/monitor/xp", test_xp);
+    qtest_add_func("/guest-memfd/monitor/mtree", test_mtree);
     qtest_add_func("/guest-memfd/gdb/memory", test_gdb_memory);
     qtest_add_func("/guest-memfd/gdb/running", test_gdb_running);
     qtest_add_func("/guest-memfd/gdb/breakpoint", test_gdb_breakpoint);

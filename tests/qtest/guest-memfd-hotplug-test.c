@@ -15,7 +15,8 @@
 #define SIZE    (32 * MiB)
 #define CYCLES  50
 
-static void add_dimm(VM *vm, const char *type, int i)
+/* Returns: what QEMU said to the DIMM */
+static QDict *try_dimm(VM *vm, const char *type, int i, uint64_t addr)
 {
     g_autofree char *mem = g_strdup_printf("mem%d", i);
     g_autofree char *dimm = g_strdup_printf("dimm%d", i);
@@ -23,10 +24,16 @@ static void add_dimm(VM *vm, const char *type, int i)
     qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
                              "'qom-type': %s, 'id': %s, 'size': %" PRIu64 "}}",
                              type, mem, SIZE);
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add', 'arguments': {"
-                             "'driver': 'pc-dimm', 'id': %s, 'memdev': %s,"
-                             "'addr': %" PRIu64 "}}", dimm, mem,
-                             DIMM + i * GiB);
+    return qtest_qmp(vm->qts, "{'execute': 'device_add', 'arguments': {"
+                     "'driver': 'pc-dimm', 'id': %s, 'memdev': %s,"
+                     "'addr': %" PRIu64 "}}", dimm, mem, addr);
+}
+
+static void add_dimm(VM *vm, const char *type, int i)
+{
+    g_autoptr(QDict) rsp = try_dimm(vm, type, i, DIMM + i * GiB);
+
+    g_assert_true(qdict_haskey(rsp, "return"));
 }
 
 static void assert_in_use(VM *vm, const char *id)
@@ -171,6 +178,42 @@ static void test_same_name(void)
     vm_quit(vm);
 }
 
+/*
+ * Each DIMM lies in two cells of the grid.  With one of two numbers of
+ * memslots, KVM has one left in the end, which is too few.
+ */
+static void test_no_memslot_left(const void *data)
+{
+    const char *slots = data;
+    VM *vm;
+    int n = 0;
+
+    vm_set_fault(slots);
+    vm = vm_start("-machine " VM_TYPE ",memory-backend=ram0 " VM_BACKEND
+                  " -m " VM_RAM ",slots=32,maxmem=64G");
+    vm_wait_ready(vm);
+    for (bool refused = false; !refused; n++) {
+        g_autoptr(QDict) rsp = try_dimm(vm, GMEM, n,
+                                        DIMM + n * GiB + 240 * MiB);
+
+        refused = qdict_haskey(rsp, "error");
+        if (refused) {
+            const char *text = qdict_get_str(qdict_get_qdict(rsp, "error"),
+                                             "desc");
+
+            g_assert_true(strstr(text, "memslots") ||
+                          strstr(text, "memory slots"));
+        }
+    }
+    g_assert_cmpint(n, >, 1);
+    g_assert_cmpint(n, <, 32);
+    vm_do(vm, "fill 3");
+    vm_do(vm, "check 3");
+    vm_remove_dimm(vm, 0, 0);
+    vm_quit(vm);
+    vm_set_fault(NULL);
+}
+
 int main(int argc, char **argv)
 {
     if (!vm_test_init(&argc, &argv)) {
@@ -181,5 +224,9 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/hotplug/in-use", test_in_use);
     qtest_add_func("/guest-memfd/hotplug/unused", test_unused);
     qtest_add_func("/guest-memfd/hotplug/same-name", test_same_name);
+    qtest_add_data_func("/guest-memfd/hotplug/no-memslot-left/even",
+                        "slots=32", test_no_memslot_left);
+    qtest_add_data_func("/guest-memfd/hotplug/no-memslot-left/odd",
+                        "slots=33", test_no_memslot_left);
     return g_test_run();
 }
