@@ -93,7 +93,7 @@ class SeriesTest(repository.TestCase):
 
     def test_pieces_go_where_the_topics_say(self):
         shown = self.make()
-        self.assertIn("2 patches; QEMU's own files: +4 -1 lines", shown)
+        self.assertIn("2 patches; QEMU's own files: +4 -1 lines, and by fixes +0 -0", shown)
         self.assertIn("+  'plan.c',", self.text(0))
         self.assertIn('+line 7 and a half', self.text(0))
         self.assertNotIn('slots', self.text(0))
