@@ -5,8 +5,10 @@
 usage: test-series.py BUILD
 """
 
+import difflib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -150,6 +152,23 @@ class SeriesTest(repository.TestCase):
 
 
 class ThisBuildTest(unittest.TestCase):
+    def test_since_is_no_later_qemu(self):
+        """What this QEMU has, it has at least since its own series."""
+        source = Path(sys.argv[1]).resolve() / 'src'
+        series = [int(n) for n in (source / 'pristine/VERSION').read_text().split('.')[:2]]
+        found = []
+        for name in json.loads((source / 'overlay.json').read_text()):
+            if name.startswith('qapi/'):
+                before = source / 'pristine' / name
+                old = before.read_text().splitlines() if before.exists() else []
+                new = (source / 'qemu' / name).read_text().splitlines()
+                found += re.findall(r'^\+.*\bsince:? (\d+)\.(\d+)',
+                                    '\n'.join(difflib.unified_diff(old, new, n=0)),
+                                    re.IGNORECASE | re.MULTILINE)
+        self.assertTrue(found)
+        for since in found:
+            self.assertLessEqual([int(n) for n in since], series)
+
     def test_git_am_gives_the_overlaid_tree(self):
         """Exactly, from QEMU's files as they came."""
         source = Path(sys.argv[1]).resolve() / 'src'
