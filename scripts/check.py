@@ -61,14 +61,14 @@ def missing(output):
     return max(0, int(plan[1]) - len(done)) if plan else 0
 
 
-def count(logs):
+def count(log):
     """Cases passed and skipped, the names of those that failed, and by test how many of
     its cases did not run."""
     passed = skipped = 0
     failed = []
     not_run = {}
     blamed = set()
-    for suite in ET.parse(logs / 'testlog.junit.xml').iter('testsuite'):
+    for suite in ET.parse(f'{log}.junit.xml').iter('testsuite'):
         for case in suite.iter('testcase'):
             # A test's cases form a suite PROJECT.TEST; a test without any is a case itself.
             test = suite.get('name').partition('.')[2]
@@ -80,7 +80,7 @@ def count(logs):
                 skipped += 1
             else:
                 passed += 1
-    for line in (logs / 'testlog.json').read_text().splitlines():
+    for line in Path(f'{log}.json').read_text().splitlines():
         test = json.loads(line)
         left = missing(test.get('stdout', ''))
         if test['result'] not in GOOD and test['name'] not in blamed:
@@ -101,11 +101,14 @@ def main():
     if not selected and heavy:
         sys.exit('error: on an emulated KVM host this takes long; name the tests to run them: '
                  + ', '.join(heavy))
+    # What is named runs, also if it is long.
+    setup, log = (['--setup', 'all'], logs / 'testlog-all') if sys.argv[2:] \
+        else ([], logs / 'testlog')
     subprocess.run([sys.executable, '-m', 'mesonbuild.mesonmain', 'test', '-C', str(build),
-                    '--print-errorlogs', *selected], check=False)
-    if not (logs / 'testlog.junit.xml').exists():
+                    '--print-errorlogs', *setup, *selected], check=False)
+    if not Path(f'{log}.junit.xml').exists():
         sys.exit('error: Meson ran no test')
-    passed, failed, skipped, not_run = count(logs)
+    passed, failed, skipped, not_run = count(log)
     for name in failed:
         print(f'FAILED {name}')
     for name, cases in not_run.items():

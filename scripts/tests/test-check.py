@@ -22,6 +22,9 @@ foreach end : ['pass', 'skip', 'none', 'fail', 'crash', 'hang', 'early', 'refuse
   test('a/' + end, python, args: [files('end.py'), end], protocol: 'tap',
        suite: end == 'pass' ? 'ends-well' : 'ends-otherwise', timeout: 2)
 endforeach
+test('by-name', python, args: [files('end.py'), 'pass'], protocol: 'tap', suite: 'long')
+add_test_setup('default', is_default: true, exclude_suites: ['long'])
+add_test_setup('all')
 '''
 END = '''
 import os, sys, time
@@ -94,6 +97,10 @@ class CheckTest(unittest.TestCase):
 
     def test_suite_test_and_end_of_name_select(self):
         self.ends('4 passed, 1 failed, 1 skipped', 1, 'ends-well', 'a/skip', 'fail')
+
+    def test_long_test_runs_when_named(self):
+        self.ends('2 passed, 0 failed, 0 skipped', 0, 'by-name')
+        self.ends('2 passed, 0 failed, 0 skipped', 0, 'long')
 
     def test_unknown_name_lists_what_there_is(self):
         lines, code = self.check('nonsense')
