@@ -117,6 +117,8 @@ def programs(build, qemu, datadir, firmware):
     """
     bundle = qemu / 'qemu-bundle'
     for directory in firmware:
+        if directory == datadir:
+            continue            # what is there is for the QEMU that is installed
         where = bundle / directory.lstrip('/')
         if where.is_dir() and not where.is_symlink():
             for file in Path(directory).glob('*.*'):
