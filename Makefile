@@ -22,6 +22,9 @@ install: all    ## install; DESTDIR is honoured
 clean:          ## remove the build directory, downloads included
 	build=$$(scripts/build-dir) && rm -rf $$build
 
+deb:            ## Debian packages for this release: build/deb
+	@scripts/deb
+
 series:         ## patches that others can take: build/series
 	@scripts/series
 
@@ -29,4 +32,4 @@ help:           ## show this
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "make %-9s%s\n", $$1, $$2 }' Makefile
 	@echo 'BASE=SERIES, QEMU_SRC=DIR|TARBALL, CC=..., NO_INSTALL=1: see README.md'
 
-.PHONY: all check demo docs install clean series help
+.PHONY: all check demo docs install deb clean series help

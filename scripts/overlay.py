@@ -26,8 +26,9 @@ from pathlib import Path
 import bases
 import entry
 
-OURS = {'base', 'bench', 'contrib', 'packaging', 'scripts',
-        'tests/libvirt', 'tests/nested', 'tests/peers', 'tests/qtest/on-guest-memfd'}
+OURS = {'base', 'bench', 'contrib', 'debian', 'packaging', 'scripts',
+        'tests/libvirt', 'tests/nested', 'tests/packages', 'tests/peers',
+        'tests/qtest/on-guest-memfd'}
 REPO = Path(__file__).resolve().parent.parent
 JUNK = ('.orig', '.rej', '~', '.pyc')
 

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a user does with the packages, on a system that has nothing else of ours.
+
+usage: guest.py tcg|kvm|libvirt
+The guest is a boot sector: the firmware has to find it, and it says a word on the serial
+port. Prints what it finds, and exits with 0 if that is as it should be.
+"""
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+QEMU = 'qemu-system-x86_64-guest-memfd'
+WORD = b'guest has booted'
+EXAMPLE = '/usr/share/doc/qemu-guest-memfd-doc/examples/libvirt/machine.xml'
+IMAGE = '/var/lib/libvirt/images/guest.qcow2'
+SIZE = 1 << 30
+HIDDEN = 384 << 10      # of RAM, behind VGA and ROMs
+
+
+def boot_sector():
+    """Says WORD on the first serial port, and ends QEMU if there is isa-debug-exit."""
+    code = bytes.fromhex('31c0 8ed8'            # ds = 0
+                         'be 1a7c'              # si = address of the word
+                         'ac 84c0 7406'         # next byte, until a zero
+                         'ba f803 ee ebf5'      # to the serial port
+                         'ba 0105 ee'           # isa-debug-exit
+                         'f4 ebfd')             # halt
+    return (code.ljust(0x1a, b'\x90') + WORD + b'\r\n\0').ljust(510, b'\0') + b'\x55\xaa'
+
+
+def check(condition, message):
+    if not condition:
+        sys.exit(f'error: {message}')
+
+
+def read_until(fd, word, seconds=600):
+    """What comes from a file until the word is in it."""
+    said, deadline = b'', time.monotonic() + seconds
+    while word not in said:
+        ready = select.select([fd], [], [], max(0, deadline - time.monotonic()))[0]
+        part = os.read(fd, 4096) if ready else b''
+        check(part, f'no "{word.decode()}" from the guest, but {said!r}')
+        said += part
+    return said
+
+
+def run(*command):
+    result = subprocess.run([str(c) for c in command], text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, check=False)
+    check(result.returncode == 0, f'{command}: {result.stdout}')
+    print(f'# {" ".join(str(c) for c in command)}\n{result.stdout.strip()}', flush=True)
+    return result.stdout
+
+
+def check_bound(backends):
+    bound = sum(b['bound'] for b in backends)
+    print(f'bound: {bound} bytes of {SIZE}', flush=True)
+    check(SIZE - HIDDEN <= bound <= SIZE, f'that is not all of RAM: {backends}')
+
+
+def tcg(scratch):
+    """With the devices that a PC has by default: all their firmware must be there."""
+    command = [QEMU, '-accel', 'tcg', '-display', 'none', '-serial', 'stdio', '-no-reboot',
+               '-device', 'isa-debug-exit,iobase=0x501,iosize=1', '-drive',
+               f'file={scratch}/disk,format=raw,if=virtio']
+    for more in (['-machine', 'q35'], ['-machine', 'pc', '-nic', 'user,model=virtio-net-pci'],
+                 ['-k', 'de', '-device', 'virtio-vga', '-vga', 'none', '-vnc', 'none']):
+        with subprocess.Popen(command + more, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT) as qemu:
+            said = read_until(qemu.stdout.fileno(), WORD)
+            check(qemu.wait(60) == 1, f'exit status {qemu.returncode}')
+        # QEMU does without some of its ROMs.
+        check(b'rror' not in said, said.decode(errors='replace'))
+        print(f'{" ".join(more)}: {WORD.decode()}', flush=True)
+
+
+class Monitor:
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        deadline = time.monotonic() + 120
+        while self.socket.connect_ex(str(path)):
+            check(time.monotonic() < deadline, 'no monitor')
+            time.sleep(0.1)
+        self.file = self.socket.makefile('rw')
+        self.file.readline()
+        self.ask('qmp_capabilities')
+
+    def ask(self, command):
+        self.file.write(json.dumps({'execute': command}) + '\n')
+        self.file.flush()
+        while True:
+            answer = json.loads(self.file.readline())
+            if 'event' not in answer:
+                check('return' in answer, answer)
+                return answer['return']
+
+
+def kvm(scratch):
+    run('guest-memfd-host-check')
+    command = [QEMU, '-accel', 'kvm', '-cpu', 'kvm64', '-machine', 'q35,guest-memfd=on', '-m', '1G',
+               '-display', 'none', '-serial', 'stdio', '-drive',
+               f'file={scratch}/disk,format=raw,if=virtio']
+    for name in 'mine', 'top':
+        command += ['-qmp', f'unix:{scratch}/{name},server=on,wait=off']
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as qemu:
+        try:
+            read_until(qemu.stdout.fileno(), WORD)
+            monitor = Monitor(scratch / 'mine')
+            check_bound(monitor.ask('query-guest-memfd'))
+            run('guest-memfd-top', '--once', scratch / 'top')
+            monitor.ask('quit')
+            check(qemu.wait(60) == 0, f'exit status {qemu.returncode}')
+        finally:
+            qemu.kill()
+
+
+def libvirt(scratch):
+    """The documented domain, as the package has it, with stock libvirt."""
+    config = Path('/etc/libvirt/qemu.conf')
+    # This system has neither udev nor control groups.
+    config.write_text(config.read_text() + 'cgroup_controllers = []\nnamespaces = []\n'
+                      'user = "root"\ngroup = "root"\nsecurity_driver = "none"\n')
+    Path('/run/libvirt').mkdir(exist_ok=True)
+    Path(IMAGE).parent.mkdir(parents=True, exist_ok=True)
+    run('qemu-img-guest-memfd', 'convert', '-O', 'qcow2', scratch / 'disk', IMAGE)
+    for daemon in 'virtlogd', 'libvirtd':
+        run(daemon, '-d')
+    virsh = ['virsh', '-q', '-c', 'qemu:///system']
+    run(*virsh, 'define', EXAMPLE)
+    run(*virsh, 'start', '--paused', 'guest')
+    tty = os.open(run(*virsh, 'ttyconsole', 'guest').strip(), os.O_RDWR | os.O_NOCTTY)
+    run(*virsh, 'resume', 'guest')
+    read_until(tty, WORD)
+    answer = run(*virsh, 'qemu-monitor-command', 'guest', '{"execute": "query-guest-memfd"}')
+    check_bound(json.loads(answer)['return'])
+    run('guest-memfd-top', '--once', '--libvirt')
+    run(*virsh, 'destroy', 'guest')
+
+
+def main():
+    jobs = {'tcg': tcg, 'kvm': kvm, 'libvirt': libvirt}
+    if len(sys.argv) != 2 or sys.argv[1] not in jobs:
+        sys.exit(__doc__.split('\n\n')[1])
+    with tempfile.TemporaryDirectory() as scratch:
+        # Of a size that also an image format takes
+        (Path(scratch) / 'disk').write_bytes(boot_sector().ljust(1 << 20, b'\0'))
+        jobs[sys.argv[1]](Path(scratch))
+
+
+if __name__ == '__main__':
+    main()

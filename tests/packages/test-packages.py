@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Install the Debian packages that `make deb` has made, as a user does.
+
+usage: test-packages.py BUILD
+On Debian 12 and 13, in directories of BUILD/packages: install, start guests, upgrade, remove.
+Needs root, and Debian's mirror.
+"""
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+HERE = Path(__file__).resolve().parent
+TOP = HERE.parents[1]
+sys.path[:0] = [str(TOP / d) for d in ('scripts', 'tests/nested', 'scripts/tests')]
+import host
+import kvm
+import tap
+from debian_root import Root, difference
+
+NAMES = ('qemu-system-x86-guest-memfd', 'qemu-system-arm-guest-memfd',
+         'qemu-system-guest-memfd-data', 'qemu-utils-guest-memfd', 'guest-memfd-tools',
+         'qemu-guest-memfd-doc')
+PROGRAM = 'qemu-system-x86_64-guest-memfd'
+GUEST = '/tmp/guest.py'
+DEBIANS = ('qemu-system-x86', 'qemu-utils', 'libvirt-daemon-system', 'libvirt-clients',
+           'libvirt-daemon', 'apparmor')
+
+
+def debs(suite):
+    """Why there is no test for it, or None; its packages, but not those with debugging symbols."""
+    own = platform.freedesktop_os_release().get('VERSION_CODENAME') == suite
+    where = BUILD / ('deb' if own else f'deb-{suite}')
+    found = {deb.name.partition('_')[0]: deb for deb in where.glob('*.deb')}
+    if not found.keys() >= set(NAMES):
+        command = 'make deb' if own else f'scripts/deb --suite {suite}'
+        return f'no packages for {suite}: {command} makes them', []
+    tools = [tool for tool in ('mmdebstrap', 'lintian') if not shutil.which(tool)]
+    if tools or os.getuid():
+        return f'needs {tools[0] if tools else "root"}', []
+    return None, [found[name] for name in NAMES]
+
+
+def next_revision(deb, into):
+    """The same package with the next number, to be an upgrade."""
+    tree = into / deb.name.partition('_')[0]
+    subprocess.run(['rm', '-rf', tree], check=True)
+    subprocess.run(['dpkg-deb', '-R', deb, tree], check=True)
+    control = tree / 'DEBIAN/control'
+    version = re.search(r'^Version: (.*)', control.read_text(), re.MULTILINE)[1]
+    later = re.sub(r'-(\d+)', lambda m: f'-{int(m[1]) + 1}', version)
+    control.write_text(control.read_text().replace(version, later))
+    made = into / deb.name.replace(version, later)
+    subprocess.run(['dpkg-deb', '-Zgzip', '-z1', '--root-owner-group', '-b', tree, made],
+                   check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(['rm', '-rf', tree], check=True)
+    return made, later
+
+
+class PackageTest:
+    """On one suite, in this order."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.missing, cls.debs = debs(cls.suite)
+        if not cls.missing:
+            cls.root = Root(SCRATCH, cls.suite)
+            cls.bare = cls.root.files(), cls.root.packages()
+
+    def setUp(self):
+        if self.missing:
+            self.skipTest(self.missing)
+
+    def user(self, job):
+        (self.root.path / GUEST[1:]).write_text((HERE / 'guest.py').read_text())
+        return self.root.run('python3', GUEST, job)
+
+    def on_kvm(self, job):
+        """As user(), on a KVM that binds guest_memfds."""
+        (self.root.path / GUEST[1:]).write_text((HERE / 'guest.py').read_text())
+        command = [str(word) for word in self.root.command('python3', GUEST, job)]
+        if kvm.reason_not_here():
+            emulated, _ = host.prepare(BUILD, f'{os.uname().machine}-machine',
+                                       log=f'packages-{self.suite}-{job}')
+            self.assertTrue(emulated.run_well(shlex.join(command)))
+        else:
+            subprocess.run(command, check=True)
+
+    def assert_as(self, before):
+        files, packages = before
+        self.assertEqual(difference(packages, self.root.packages()), [])
+        self.assertEqual(difference(files, self.root.files()), [])
+
+    def test_0_lintian(self):
+        """Debian's own checker finds nothing that is not explained"""
+        changes = next(self.debs[0].parent.glob('*.changes'))
+        said = subprocess.run(['lintian', '--fail-on', 'error,warning', changes], text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+        self.assertEqual(said.returncode, 0, said.stdout)
+
+    def test_1_alone(self):
+        """With nothing but what the packages depend on"""
+        self.root.install(self.debs)
+        self.assertIn('guest-memfd', self.root.run(PROGRAM, '--version').splitlines()[0])
+        said = self.user('tcg')
+        self.assertEqual(said.count(': guest has booted'), 3, said)
+        for program in 'guest-memfd-top', 'guest-memfd-host-check', 'qemu-img-guest-memfd':
+            self.root.run(program, '--help')
+
+    def test_2_purge(self):
+        """Nothing is left, and what came for it goes, too"""
+        self.root.apt('autoremove', '--purge', *NAMES)
+        self.assert_as(self.bare)
+
+    def test_3_beside_debian(self):
+        """Beside Debian's own, which stays as it is"""
+        self.root.apt('install', *DEBIANS)
+        type(self).with_debian = self.root.files(), self.root.packages()
+        version = self.root.run('qemu-system-x86_64', '--version')
+        self.root.install(self.debs)
+        self.assertEqual(self.root.run('qemu-system-x86_64', '--version'), version)
+        self.assertNotEqual(self.root.run(PROGRAM, '--version'), version)
+        changed = difference({n: a for n, a in self.with_debian[0].items()
+                              if not n.startswith('etc/apparmor.d/local')}, self.root.files())
+        # Only new files
+        self.assertEqual([line for line in changed if not line.startswith('+ ')
+                          and not line.startswith(('! etc/', '! var/lib/', '! usr/share/info'))],
+                         [])
+        self.assertEqual(self.root.run('dpkg', '--verify'), '')
+
+    def profile(self):
+        """All rules of a guest under libvirt, as AppArmor's parser sees them."""
+        template = self.root.path / 'etc/apparmor.d/libvirt/TEMPLATE.qemu'
+        (self.root.path / 'tmp/guest').write_text(
+            template.read_text().replace('LIBVIRT_TEMPLATE', 'libvirt-guest'))
+        self.root.run('apparmor_parser', '--skip-kernel-load', '--skip-cache', '/tmp/guest')
+        return self.root.run('apparmor_parser', '--preprocess', '/tmp/guest')
+
+    def test_4_apparmor(self):
+        """libvirt's profile admits the program"""
+        self.assertIn(f'{PROGRAM.replace("x86_64", "{aarch64,x86_64}")} rmix,', self.profile())
+
+    def test_5_kvm(self):
+        """A guest whose RAM is bound"""
+        self.on_kvm('kvm')
+
+    def test_6_libvirt(self):
+        """The documented domain under Debian's libvirt"""
+        self.on_kvm('libvirt')
+
+    def test_7_upgrade(self):
+        """To the next revision"""
+        later = [next_revision(deb, SCRATCH) for deb in self.debs]
+        self.root.install([deb for deb, _ in later])
+        for deb, _ in later:
+            deb.unlink()
+        for name, (_, version) in zip(NAMES, later):
+            self.assertEqual(self.root.run('dpkg-query', '-W', '-f', '${Version}', name), version)
+        self.assertEqual(self.root.run('dpkg', '--verify'), '')
+        self.assertIn(PROGRAM.replace('x86_64', '{aarch64,x86_64}'), self.profile())
+        self.user('tcg')
+
+    def test_8_remove(self):
+        """Programs go; files that an administrator may have changed stay"""
+        self.root.apt('remove', *NAMES)
+        self.root.run('sh', '-c', f'! command -v {PROGRAM}')
+
+    def test_9_purge(self):
+        """All is as it was before they came"""
+        self.root.run('dpkg', '--purge', *(n for n, state in self.root.packages().items()
+                                           if state == 'rc' and n in NAMES))
+        self.root.apt('autoremove', '--purge')
+        self.assert_as(self.with_debian)
+        self.assertNotIn('guest-memfd', self.profile())
+
+
+class BookwormTest(PackageTest, unittest.TestCase):
+    suite = 'bookworm'
+
+
+class TrixieTest(PackageTest, unittest.TestCase):
+    suite = 'trixie'
+
+
+if __name__ == '__main__':
+    BUILD = Path(sys.argv.pop(1)).resolve()
+    SCRATCH = BUILD / 'packages'
+    SCRATCH.mkdir(exist_ok=True)
+    tap.main()
