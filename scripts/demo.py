@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Boot guests whose RAM is a guest_memfd, and show that it is.
 
-usage: demo.py BUILDDIR [x86_64|aarch64]
+usage: demo.py BUILDDIR [x86_64|aarch64|--migrate]
 For each machine type, a small guest of ours (tests/guest-memfd) fills its RAM and checks
 it, and what it says is compared with what the host sees. Exits 0 if all of it is true.
 Where the machine's own KVM cannot do it, and for aarch64 elsewhere than on an arm64 machine,
-the host is an emulated one, as tests/nested has it.
+the host is an emulated one, as tests/nested has it. --migrate shows a guest that moves to
+another QEMU while it writes (demo_migrate.py).
 
   KERNEL=FILE [INITRD=FILE] [APPEND=OPTIONS]
       boots this Linux kernel instead, with its console on the terminal
@@ -202,7 +203,8 @@ def check_coherence(vm, guest, host):
 
 
 def prove(vm):
-    """Start a guest and compare what it says with what the host sees."""
+    """Start a guest and compare what it says with what the host sees; returns what was seen."""
+    start = time.monotonic()
     vm.launch()
     show_command(vm.get_pid())
     guest = Guest(vm)
@@ -225,6 +227,20 @@ def prove(vm):
               f"the host does not find the guest's pattern at {gpa:#x}")
     show('coherent', f"host finds the guest's pattern at {SAMPLES} random places")
     check_coherence(vm, guest, host)
+    return {'bound': sum(s['size'] for s in host.bound), 'tested': tested,
+            'seconds': time.monotonic() - start}
+
+
+def summary(seen):
+    """What was shown, in a few lines that a person reads at a glance."""
+    row = '  {:<8}  {:>8}  {:>20}  {:>16}  {:>14}  {:>7}'.format
+    print(row('machine', 'RAM', 'bound to KVM', 'guest filled and', 'host looked at', 'time'))
+    print(row('', 'MiB', 'MiB', 'checked, MiB', 'random places', 's'))
+    for machine, found in seen.items():
+        print(row(machine, RAM // MIB,
+                  f'{found["bound"] / MIB:.1f} ({found["bound"] / RAM:.2%})',
+                  f'{found["tested"] / MIB:.1f}', SAMPLES, f'{found["seconds"]:.1f}'))
+    print()
 
 
 def boot_kernel(emulator, kernel):
@@ -294,7 +310,7 @@ def boot_kernel(emulator, kernel):
     check(status == 0, f'QEMU has ended with exit status {status}')
 
 
-def demo(build):
+def demo(build, migrate=False):
     found = check_host()
     emulator = build / f'bin/qemu-system-{ARCH}'
     if ARCH == 'aarch64' and not emulator.exists():
@@ -309,20 +325,27 @@ def demo(build):
     from qemu.machine import QEMUMachine
     from qemu.machine.machine import VMLaunchFailure
 
+    if migrate:
+        check(ARCH == 'x86_64', 'the demo of a migration is for x86-64 machines')
+        from demo_migrate import show_migration
+        show_migration(str(emulator), str(payload))
+        return
     if os.environ.get('KERNEL'):
         check(ARCH == 'x86_64', 'KERNEL= is for x86-64 hosts')
         boot_kernel(str(emulator), os.environ['KERNEL'])
         return
+    seen = {}
     for machine in MACHINES:
         print(f'{machine}:')
         with QEMUMachine(str(emulator), [*COMMON, '-bios', str(payload), '-nodefaults']) as vm:
             vm.set_machine(f'{machine},memory-backend=ram0')
             vm.set_console()
             try:
-                prove(vm)
+                seen[machine.partition(',')[0]] = prove(vm)
             except VMLaunchFailure as e:
                 raise Failed(f'QEMU does not start:\n{e.output or e}') from e
         print(flush=True)
+    summary(seen)
     guests = 'both guests' if len(MACHINES) == 2 else 'the guest'
     print(f"All of it is true: {guests} ran on RAM that is a guest_memfd, bound to KVM's "
           'memslots.')
@@ -341,7 +364,9 @@ def emulate(build, arch):
 
 
 def main():
-    arch = sys.argv[2] if len(sys.argv) == 3 else ARCH
+    what = sys.argv[2] if len(sys.argv) == 3 else ARCH
+    migrate = what == '--migrate'
+    arch = ARCH if migrate else what
     if len(sys.argv) not in (2, 3) or arch not in ('x86_64', 'aarch64'):
         sys.exit(__doc__.split('\n\n')[1])
     build = Path(sys.argv[1]).resolve()
@@ -351,7 +376,7 @@ def main():
                 sys.path.append(str(NESTED))
                 import kvm
                 kvm.ensure(build, 'demo')
-            demo(build)
+            demo(build, migrate)
         else:
             emulate(build, arch)
     except Failed as e:
