@@ -61,7 +61,7 @@ def git(tree, *args):
 
 
 def patches(series):
-    return sorted(series.glob('0*.patch'))[1:]
+    return sorted(series.glob('*.patch'))
 
 
 class SeriesTest(repository.TestCase):
@@ -107,7 +107,7 @@ class SeriesTest(repository.TestCase):
     def test_message_and_cover_letter(self):
         self.make()
         self.assertRegex(self.text(0), r'Subject: \[PATCH 1/2\] accel: plan\n\nWhy.\n')
-        cover = (self.series / '0000-cover-letter.patch').read_text()
+        cover = (self.series / '0000-cover-letter').read_text()
         self.assertRegex(cover, r'(?s)\[PATCH 0/2\] Two topics\n\nFor QEMU 10.0.13.\n')
 
     def test_same_again(self):
@@ -152,9 +152,21 @@ class SeriesTest(repository.TestCase):
 
 
 class ThisBuildTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.source = Path(sys.argv[1]).resolve() / 'src'
+        cls.top = Path(tempfile.mkdtemp(prefix='series-test.'))
+        cls.addClassCleanup(shutil.rmtree, cls.top)
+        cls.made = subprocess.run([sys.executable, str(repository.SCRIPTS / 'series'), '--build',
+                                   str(cls.source.parent), '--output', str(cls.top / 'series')],
+                                  text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def setUp(self):
+        self.assertEqual((self.made.returncode, self.made.stderr), (0, ''))
+
     def test_since_is_no_later_qemu(self):
         """What this QEMU has, it has at least since its own series."""
-        source = Path(sys.argv[1]).resolve() / 'src'
+        source = self.source
         series = [int(n) for n in (source / 'pristine/VERSION').read_text().split('.')[:2]]
         found = []
         for name in json.loads((source / 'overlay.json').read_text()):
@@ -171,16 +183,10 @@ class ThisBuildTest(unittest.TestCase):
 
     def test_git_am_gives_the_overlaid_tree(self):
         """Exactly, from QEMU's files as they came."""
-        source = Path(sys.argv[1]).resolve() / 'src'
-        top = Path(tempfile.mkdtemp(prefix='series-test.'))
-        self.addCleanup(shutil.rmtree, top)
-        made = subprocess.run([sys.executable, str(repository.SCRIPTS / 'series'), '--build',
-                               str(source.parent), '--output', str(top / 'series')], text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.assertEqual((made.returncode, made.stderr), (0, ''))
+        source = self.source
         # Of QEMU's ten thousand files, those that the overlay edits
         overlaid = json.loads((source / 'overlay.json').read_text())
-        tree = top / 'tree'
+        tree = self.top / 'tree'
         tree.mkdir()
         for name in overlaid:
             if (source / 'pristine' / name).exists():
@@ -189,12 +195,20 @@ class ThisBuildTest(unittest.TestCase):
         git(tree, 'init', '-q')
         git(tree, 'add', '-Af')
         git(tree, 'commit', '-q', '-m', 'pristine')
-        git(tree, 'am', '-q', '--whitespace=nowarn', *patches(top / 'series'))
+        git(tree, 'am', '-q', '--whitespace=nowarn', *patches(self.top / 'series'))
         self.assertEqual(sorted(git(tree, 'ls-files').split()), sorted(overlaid))
         for name in overlaid:
             ours, theirs = tree / name, source / 'qemu' / name
             self.assertEqual(ours.read_bytes(), theirs.read_bytes(), name)
             self.assertEqual(os.access(ours, os.X_OK), os.access(theirs, os.X_OK), name)
+
+    def test_checkpatch_finds_no_error(self):
+        for patch in patches(self.top / 'series'):
+            said = subprocess.run([str(self.source / 'qemu/scripts/checkpatch.pl'), '-q',
+                                   '--no-signoff', str(patch)], cwd=self.source / 'qemu',
+                                  text=True, stdout=subprocess.PIPE).stdout
+            errors = [e for e in said.split('\n\n') if e.startswith('ERROR')]
+            self.assertEqual(errors, [], patch.name)
 
 
 if __name__ == '__main__':

@@ -75,7 +75,7 @@ static const char *region_call(const struct kvm_userspace_memory_region2 *r)
 static bool names_file(const struct kvm_userspace_memory_region2 *r)
 {
     return (int)r->guest_memfd >= 0 &&
-           r->memory_size != 2 * sysconf(_SC_PAGESIZE);
+           r->memory_size != 2 * sysconf(_SC_PAGE_SIZE);
 }
 
 /* The vCPUs' struct kvm_run, by file descriptor */

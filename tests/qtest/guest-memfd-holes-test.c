@@ -162,6 +162,7 @@ static const Case migrations[] = {
 static void test_write_into_hole(void)
 {
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    const char *ended[] = { "completed", "failed", NULL };
     VM *src = start(NULL, ""), *dst = start(NULL, "-incoming defer");
 
     vm_wait_ready(src);
@@ -182,8 +183,7 @@ static void test_write_into_hole(void)
     vm_do(src, "write64 %" PRIu64 " 0x1234", UNUSED + 32 * MiB);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
-    wait_for_migration_status(src->qts, "pre-switchover",
-                              (const char *[]) { "completed", "failed", NULL });
+    wait_for_migration_status(src->qts, "pre-switchover", ended);
     migrate_continue(src->qts, "pre-switchover");
     wait_for_migration_complete(src->qts);
     wait_for_migration_complete(dst->qts);

@@ -52,7 +52,7 @@ static uint64_t traced_bytes(int *calls)
     for (char *at = text; (at = strstr(at, "guest_memfd_prealloc fd")); at++) {
         uint64_t size = g_ascii_strtoull(strstr(at, " size ") + 6, NULL, 0);
 
-        if (size > getpagesize()) {
+        if (size > qemu_real_host_page_size()) {
             sum += size;
             ++*calls;
         }

@@ -258,6 +258,7 @@ static void test_other_dimm(void)
 static void test_postcopy_to_memfd(void)
 {
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    const char *ended[] = { "failed", "completed", NULL };
     VM *src = start(GMEM, ""), *dst = start(MEMFD, "-incoming defer");
 
     vm_wait_ready(src);
@@ -270,8 +271,7 @@ static void test_postcopy_to_memfd(void)
     migrate_set_parameter_int(src->qts, "max-bandwidth", MiB);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
-    wait_for_migration_status(src->qts, "active",
-                              (const char *[]) { "failed", "completed", NULL });
+    wait_for_migration_status(src->qts, "active", ended);
     qtest_qmp_assert_success(src->qts, "{'execute': 'migrate-start-postcopy'}");
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     wait_for_migration_complete(src->qts);
