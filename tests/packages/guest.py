@@ -9,7 +9,9 @@ port. Prints what it finds, and exits with 0 if that is as it should be.
 
 import json
 import os
+import re
 import select
+import shlex
 import socket
 import subprocess
 import sys
@@ -120,6 +122,19 @@ def kvm(scratch):
             check(qemu.wait(60) == 0, f'exit status {qemu.returncode}')
         finally:
             qemu.kill()
+    for line in Path('/tmp/commands').read_text().splitlines():
+        as_shown(line)
+
+
+def as_shown(line):
+    """A command from the manual; what it shows in the monitor is the manual's, too."""
+    command = [QEMU, *shlex.split(line)[1:], '-S', '-display', 'none', '-monitor', 'stdio']
+    qemu = subprocess.run(command, input='info guest-memfd\nquit\n', text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+    found = re.search(r'^\S+: (\d+) bytes, \d+ allocated, (\d+) bound', qemu.stdout, re.MULTILINE)
+    check(qemu.returncode == 0 and found and int(found[1]) - int(found[2]) <= HIDDEN,
+          f'{line}: {qemu.stdout}')
+    print(f'{line}: {found[0]}', flush=True)
 
 
 def libvirt(scratch):
