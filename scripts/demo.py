@@ -231,6 +231,11 @@ def prove(vm):
             'seconds': time.monotonic() - start}
 
 
+def remark_on_times():
+    if os.environ.get('GUEST_MEMFD_EMULATED_HOST'):         # tests/nested/kvm.py
+        print('  This host is emulated, so the times mean nothing.')
+
+
 def summary(seen):
     """What was shown, in a few lines that a person reads at a glance."""
     row = '  {:<8}  {:>8}  {:>20}  {:>16}  {:>14}  {:>7}'.format
@@ -240,6 +245,7 @@ def summary(seen):
         print(row(machine, RAM // MIB,
                   f'{found["bound"] / MIB:.1f} ({found["bound"] / RAM:.2%})',
                   f'{found["tested"] / MIB:.1f}', SAMPLES, f'{found["seconds"]:.1f}'))
+    remark_on_times()
     print()
 
 

@@ -9,17 +9,18 @@ import random
 import tempfile
 import time
 
-from demo import COMMON, MIB, RAM, Failed, Guest, check, show
+from demo import COMMON, MIB, RAM, Failed, Guest, check, remark_on_times, show
 
 MACHINE = 'q35,memory-backend=ram0'
 COUNTED = (32 * MIB, 64 * MIB)          # start, length: clear of the guest's program
-FILLED = (128 * MIB, RAM - 128 * MIB)
+FILLED = (128 * MIB, 256 * MIB)
 WIDTH = 24
 MARKS = {'bound': '#', 'dirty-log': '=', 'switching': '~'}
 OTHER = '.'
 # Of memory that is in another memslot, too
 VIEWS = ('alias', 'address-space')
 ROUNDS = 3
+INTERVAL = 0.05         # between two looks, in seconds: a look costs the guest, too
 
 
 def states(vm):
@@ -47,7 +48,7 @@ class Chart:
         self.vms = source, target
         self.start = time.monotonic()
         self.last = None
-        print(f'\n  {"":>7}  {"source":<{WIDTH + 2}}  {"target":<{WIDTH + 2}}')
+        print(f'\n  {"":>8}  {"source":<{WIDTH + 2}}  {"target":<{WIDTH + 2}}')
 
     def sample(self, note=''):
         """Returns how the target's memory is."""
@@ -55,7 +56,7 @@ class Chart:
         bars = [bar(sizes) for sizes in found]
         if note or bars != self.last:
             now = time.monotonic() - self.start
-            print(f'  {now:5.2f} s  {bars[0]}  {bars[1]}  {note}'.rstrip(), flush=True)
+            print(f'  {now:6.2f} s  {bars[0]}  {bars[1]}  {note}'.rstrip(), flush=True)
         self.last = bars
         return found[1]
 
@@ -71,6 +72,7 @@ def migrate(source, target, chart, path):
         note = ''
         progress = source.cmd('query-migrate')
         status = progress.get('status')
+        time.sleep(INTERVAL)
         check(status not in ('failed', 'cancelled'),
               f'the migration has {status}: {progress.get("error-desc", "")}')
         if status == 'completed':
@@ -129,6 +131,8 @@ def summary(source, target, progress, passes):
     show('stops', f'{stops[0] / 1000:.1f} ms was the longest wait of a vCPU for a switch on the '
          f'source, {stops[1] / 1000:.1f} ms on the target; {progress["downtime"]} ms was the stop '
          'for the last round, which all live migrations have')
-    show('target', f'{bound / MIB:.1f} of {RAM // MIB} MiB are bound')
+    show('target', f'{bound / MIB:.1f} of {RAM // MIB} MiB are bound; a PC hides the rest behind '
+         'VGA and ROMs')
+    remark_on_times()
     print(f'\nThe guest moved in {progress["total-time"] / 1000:.1f} s while it wrote, from one '
           'guest_memfd to another.')
