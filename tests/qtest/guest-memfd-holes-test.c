@@ -196,6 +196,108 @@ static void test_write_into_hole(void)
     vm_quit(src);
 }
 
+/*
+ * The guest fills holes that the migration has still to come to, in chunks of
+ * the dirty bitmap that are cleared when it comes there: these writes are not
+ * logged, so nobody may know from before that there was a hole.
+ */
+static void test_write_ahead(void)
+{
+    const uint64_t chunk = 256 * KiB, size = 16 * MiB;
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src = start(NULL, "-global migration.x-clear-bitmap-shift=6");
+    VM *dst = start(NULL, "-incoming defer");
+    uint64_t at;
+
+    vm_wait_ready(src);
+    for (at = UNUSED; at < UNUSED + size; at += 2 * chunk) {
+        vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", at, chunk);
+    }
+    migrate_set_parameter_int(src->qts, "downtime-limit", 1);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", MiB);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    VM_WAIT(read_ram_property_int(src->qts, "dirty-sync-count") > 0 &&
+            read_ram_property_int(src->qts, "remaining") <
+            RAM_SIZE - (UNUSED - VM_RAM_START) - 2 * MiB);
+    /* Stay there */
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 4096);
+    for (at = UNUSED; at < UNUSED + size; at += 2 * chunk) {
+        vm_do(src, "write64 %" PRIu64 " 0x1234", at + chunk);
+    }
+    g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==, 1);
+    g_assert_cmpint(read_ram_property_int(src->qts, "remaining"), >,
+                    RAM_SIZE - (UNUSED - VM_RAM_START) - size + 2 * MiB);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    for (at = UNUSED; at < UNUSED + size; at += 2 * chunk) {
+        vm_do(dst, "checkr %" PRIu64 " %" PRIu64 " 1", at, chunk);
+        g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, at + chunk), ==,
+                        0x1234);
+    }
+    vm_quit(dst);
+    vm_quit(src);
+}
+
+/*
+ * What was a hole in one pass is asked for anew in the next, also if that
+ * goes on where the other ended: the VM is stopped, so that no other page is
+ * dirty, and a device of the host, so to speak, writes to the last one.
+ */
+static void test_write_between_passes(void)
+{
+    const uint64_t last = VM_AT(RAM_SIZE - 4096);
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src = start(NULL, ""), *dst = start(NULL, "-incoming defer");
+
+    vm_wait_ready(src);
+    qtest_qmp_assert_success(src->qts, "{'execute': 'stop'}");
+    migrate_set_capability(src->qts, "pause-before-switchover", true);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    wait_for_migration_status(src->qts, "pre-switchover",
+                              (const char *[]) { "completed", "failed", NULL });
+    qtest_writeq(src->qts, last, 0x1234);
+    migrate_continue(src->qts, "pre-switchover");
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    g_assert_cmphex(qtest_readq(dst->qts, last), ==, 0x1234);
+    vm_quit(dst);
+    vm_quit(src);
+}
+
+/* ... or in another block of RAM: a hole in one tells nothing of the next */
+static void test_write_in_two_blocks(void)
+{
+    const char *dimm = "-m slots=1,maxmem=8G -object " GMEM ",id=ram1,size=64M"
+                       " -device pc-dimm,memdev=ram1,addr=0x100000000";
+    const uint64_t at = 32 * MiB, dimm_at = 4 * GiB + at + 4096;
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    g_autofree char *incoming = g_strdup_printf("%s -incoming defer", dimm);
+    VM *src = start(NULL, dimm), *dst = start(NULL, incoming);
+
+    vm_wait_ready(src);
+    qtest_qmp_assert_success(src->qts, "{'execute': 'stop'}");
+    migrate_set_capability(src->qts, "pause-before-switchover", true);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    wait_for_migration_status(src->qts, "pre-switchover",
+                              (const char *[]) { "completed", "failed", NULL });
+    qtest_writeq(src->qts, VM_AT(at), 0x1234);
+    qtest_writeq(src->qts, dimm_at, 0x5678);
+    migrate_continue(src->qts, "pre-switchover");
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    g_assert_cmphex(qtest_readq(dst->qts, VM_AT(at)), ==, 0x1234);
+    g_assert_cmphex(qtest_readq(dst->qts, dimm_at), ==, 0x5678);
+    vm_quit(dst);
+    vm_quit(src);
+}
+
 static void hmp(VM *vm, const char *command)
 {
     g_autofree char *error = qtest_hmp(vm->qts, "%s", command);
@@ -329,6 +431,11 @@ int main(int argc, char **argv)
     }
     qtest_add_func("/guest-memfd/holes/write-while-migrating",
                    test_write_into_hole);
+    qtest_add_func("/guest-memfd/holes/write-ahead", test_write_ahead);
+    qtest_add_func("/guest-memfd/holes/write-between-passes",
+                   test_write_between_passes);
+    qtest_add_func("/guest-memfd/holes/write-in-two-blocks",
+                   test_write_in_two_blocks);
     qtest_add_func("/guest-memfd/holes/snapshot", test_snapshot);
     qtest_add_func("/guest-memfd/holes/snapshot/prealloc",
                    test_snapshot_of_preallocated);
