@@ -6,10 +6,12 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "qobject/qjson.h"
-#include "guest-memfd/vm.h"
+#include "standard-headers/linux/virtio_pmem.h"
+#include "guest-memfd/virtio.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
@@ -110,10 +112,14 @@ static void test_dirty_rate_in_quick_succession(void)
 
     vm_wait_ready(vm);
     for (int i = 0; i < 20; i++) {
+        /* All are there before QEMU has begun with the first */
         for (int j = 0; j < 3; j++) {
-            qobject_unref(qtest_qmp(vm->qts, "{'execute': 'calc-dirty-rate',"
-                                    "'arguments': {'calc-time': 50,"
-                                    "'calc-time-unit': 'millisecond'}}"));
+            qtest_qmp_send(vm->qts, "{'execute': 'calc-dirty-rate',"
+                           "'arguments': {'calc-time': 50,"
+                           "'calc-time-unit': 'millisecond'}}");
+        }
+        for (int j = 0; j < 3; j++) {
+            qobject_unref(qtest_qmp_receive(vm->qts));
         }
         VM_WAIT(({
             g_autoptr(QDict) rsp = qtest_qmp_assert_success_ref(vm->qts,
@@ -164,7 +170,9 @@ static void test_snapshot_with_multifd(void)
 
 static void test_async_teardown(void)
 {
-    g_autofree char *err = vm_fail("-run-with user=nobody,async-teardown=on");
+    /* It ends in any case, as there is no such file */
+    g_autofree char *err = vm_fail("-run-with user=nobody,async-teardown=on"
+                                   " -incoming file:/nonexistent");
 
     g_assert_nonnull(strstr(err, "async-teardown"));
 }
@@ -285,6 +293,66 @@ out:
     vm_quit(src);
 }
 
+#ifndef HOST_AARCH64
+/* Persistent memory that is none has nothing to flush, and that is no error */
+static void test_pmem(void)
+{
+    VM *vm = start(GMEM, "-object " GMEM ",id=mem0,size=64M"
+                   " -device virtio-pmem-pci,memdev=mem0" IO_DEVICE);
+    struct virtio_pmem_resp response = { .ret = cpu_to_le32(~0) };
+    struct virtio_pmem_req request = {
+        .type = cpu_to_le32(VIRTIO_PMEM_REQ_TYPE_FLUSH),
+    };
+    VirtioDriver *driver;
+    uint64_t buf;
+
+    vm_wait_ready(vm);
+    driver = virtio_io_start(vm, 1);
+    buf = virtio_alloc(driver, sizeof(request) + sizeof(response));
+    qtest_memwrite(vm->qts, buf, &request, sizeof(request));
+    qtest_memwrite(vm->qts, buf + sizeof(request), &response,
+                   sizeof(response));
+    virtio_submit(driver, 0, (const VirtioBuf[]) {
+        { buf, sizeof(request) },
+        { buf + sizeof(request), sizeof(response), true },
+    }, 2);
+    virtio_wait(driver, 0);
+    qtest_memread(vm->qts, buf + sizeof(request), &response, sizeof(response));
+    g_assert_cmpuint(le32_to_cpu(response.ret), ==, 0);
+    virtio_free(driver);
+    vm_quit(vm);
+}
+
+/* ... also not one that the guest could fill QEMU's log with */
+static void test_nvme_pmr(void)
+{
+    const uint64_t bar = 0xe0000000, pmrsts = bar + 0xe08;
+    const uint32_t slot6 = 0x80003000;
+    g_autofree char *err = g_strdup_printf("%s/stderr", tmp);
+    g_autofree char *extra = g_strdup_printf(
+        "-object " GMEM ",id=mem0,size=1M"
+        " -device nvme,serial=1,pmrdev=mem0" IO_DEVICE " 2>%s", err);
+    g_autofree char *said = NULL;
+    VM *vm = start(GMEM, extra);
+
+    vm_wait_ready(vm);
+    qtest_outl(vm->qts, 0xcf8, slot6 + 0x10);
+    qtest_outl(vm->qts, 0xcfc, bar);
+    qtest_outl(vm->qts, 0xcf8, slot6 + 0x14);
+    qtest_outl(vm->qts, 0xcfc, 0);
+    qtest_outl(vm->qts, 0xcf8, slot6 + 0x04);
+    qtest_outl(vm->qts, 0xcfc, 2);
+    /* It has a PMR of which reads of its status wait for earlier writes */
+    g_assert_cmphex(qtest_readl(vm->qts, bar + 0xe00) & 0x800, ==, 0x800);
+    qtest_readl(vm->qts, pmrsts);
+    vm_quit(vm);
+    g_assert_true(g_file_get_contents(err, &said, NULL, NULL));
+    g_test_message("%s", said);
+    g_assert_null(strstr(said, "sync"));
+    unlink(err);
+}
+#endif
+
 int main(int argc, char **argv)
 {
     g_autofree char *socket = NULL;
@@ -307,6 +375,8 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/refuse/size", test_sizes);
 #ifndef HOST_AARCH64
     qtest_add_func("/guest-memfd/refuse/other-dimm", test_other_dimm);
+    qtest_add_func("/guest-memfd/allow/pmem-flush", test_pmem);
+    qtest_add_func("/guest-memfd/allow/nvme-pmr", test_nvme_pmr);
 #endif
     qtest_add_func("/guest-memfd/allow/postcopy-to-memfd",
                    test_postcopy_to_memfd);
