@@ -8,6 +8,7 @@
  *   cap      KVM_CHECK_EXTENSION(KVM_CAP_GUEST_MEMFD)
  *   flags    KVM_CHECK_EXTENSION(KVM_CAP_GUEST_MEMFD_FLAGS)
  *   slots    KVM_CHECK_EXTENSION(KVM_CAP_NR_MEMSLOTS)
+ *   protect  KVM_CHECK_EXTENSION(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
  *   create   KVM_CREATE_GUEST_MEMFD
  *   bind     KVM_SET_USER_MEMORY_REGION2 of guest_memfd RAM, a bound slot
  *   log      ... of a slot with dirty logging
@@ -16,7 +17,7 @@
  *   uffd     UFFDIO_REGISTER; 0 lets it succeed without doing anything
  *   fallocate  fallocate
  *   run      KVM_RUN, once, with KVM_EXIT_MEMORY_FAULT at the address that the
- *            word gpa=N gives
+ *            word gpa=N gives, and with the flags of attributes=N
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -100,14 +101,15 @@ void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 static bool fault_run(int fd, int *err)
 {
     static bool done;
-    int gpa;
+    int gpa, flags = 0;
 
     if (done || !fault("run", err) || !fault("gpa", &gpa)) {
         return false;
     }
     done = true;
+    fault("attributes", &flags);
     vcpu_run[fd]->exit_reason = KVM_EXIT_MEMORY_FAULT;
-    vcpu_run[fd]->memory_fault.flags = 0;
+    vcpu_run[fd]->memory_fault.flags = flags;
     vcpu_run[fd]->memory_fault.gpa = gpa;
     vcpu_run[fd]->memory_fault.size = 4096;
     return true;
@@ -132,7 +134,9 @@ int ioctl(int fd, unsigned long request, ...)
         if ((arg == (void *)KVM_CAP_GUEST_MEMFD && fault("cap", &value)) ||
             (arg == (void *)KVM_CAP_GUEST_MEMFD_FLAGS &&
              fault("flags", &value)) ||
-            (arg == (void *)KVM_CAP_NR_MEMSLOTS && fault("slots", &value))) {
+            (arg == (void *)KVM_CAP_NR_MEMSLOTS && fault("slots", &value)) ||
+            (arg == (void *)KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 &&
+             fault("protect", &value))) {
             return value;
         }
         break;

@@ -240,7 +240,78 @@ static void test_unchanged(void)
     unlink(log);
 }
 
+/*
+ * Before a migration logs, all memslots are mapped, without a log: the log is
+ * then a flag of memslots that stay.  Seen in what KVM was told.
+ */
+static void test_prepared(void)
+{
+    g_autofree char *log = g_strdup_printf("%s/log", tmp);
+    g_autofree char *args = g_strdup_printf("-D %s -trace kvm_set_user_memory"
+                                            " -trace kvm_guest_memfd_map", log);
+    g_autofree char *before = NULL, *after = NULL;
+    g_auto(GStrv) lines = NULL;
+    int mapped = 0, logged = 0;
+    VM *vm = start(args);
+
+    vm_wait_ready(vm);
+    g_assert_true(g_file_get_contents(log, &before, NULL, NULL));
+    start_logging(vm);
+    g_assert_true(g_file_get_contents(log, &after, NULL, NULL));
+    lines = g_strsplit(after + strlen(before), "\n", 0);
+    for (char **line = lines; *line; line++) {
+        if (strstr(*line, "kvm_guest_memfd_map")) {
+            /* The line before says how */
+            g_assert_true(line > lines);
+            g_assert_nonnull(strstr(line[-1], "flags=0x0 "));
+            mapped++;
+        }
+        logged += strstr(*line, "AddrSpace#0 ") && strstr(*line, "flags=0x1 ");
+    }
+    g_assert_cmpint(mapped, ==, count_memslots(vm));
+    g_assert_cmpint(logged, >=, mapped);
+    stop_logging(vm);
+    vm_quit(vm);
+    unlink(log);
+}
+
 #ifndef HOST_AARCH64
+typedef struct Late {
+    const char *name;
+    const char *accel;
+    const char *faults;         /* from the start on */
+    const char *refused;        /* when the migration starts */
+} Late;
+
+/*
+ * Start a migration that sends no more than its first pass before it is told
+ * to, and wait until that has sent the guest's first 128 MiB.
+ */
+static void migrate_past(VM *src, VM *dst, const char *uri)
+{
+    const uint64_t sent = 128 * MiB;
+
+    /* What the pass has to do then takes minutes */
+    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", 400 * MiB, 32 * MiB);
+    migrate_set_parameter_int(src->qts, "downtime-limit", 1);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 200 * KiB);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    VM_WAIT(read_ram_property_int(src->qts, "dirty-sync-count") > 0 &&
+            read_ram_property_int(src->qts, "remaining") < RAM_SIZE - sent);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 4096);
+    g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==, 1);
+}
+
+static void migrate_to_end(VM *src, VM *dst)
+{
+    g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==, 1);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+}
+
 /*
  * KVM refuses to delete a memslot when a migration starts, and does so later,
  * when something else happens.  What the guest wrote in between, unlogged, to
@@ -248,44 +319,96 @@ static void test_unchanged(void)
  */
 static void test_late_delete(const void *data)
 {
-    const char *accel = data;
+    const Late *c = data;
     const uint64_t word = 64 * MiB;
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src, *dst;
 
-    vm_set_fault(" ");
+    vm_set_fault(c->faults);
     src = vm_start("-accel kvm%s -machine " VM_TYPE ",memory-backend=ram0"
                    " -m " RAM ",slots=2,maxmem=16G -object"
-                   " memory-backend-guest-memfd,id=ram0,size=" RAM, accel);
+                   " memory-backend-guest-memfd,id=ram0,size=" RAM, c->accel);
     vm_wait_ready(src);
     dst = start("-incoming defer");
     vm_do(src, "write64 %" PRIu64 " 0x1111", word);
 
-    vm_set_fault("delete=12");
-    migrate_set_parameter_int(src->qts, "downtime-limit", 1);
-    migrate_set_parameter_int(src->qts, "max-bandwidth", 200 * KiB);
-    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
-    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
-    /* In order: the page is among those that have been sent in this pass */
-    VM_WAIT(read_ram_property_int(src->qts, "dirty-sync-count") > 0 &&
-            read_ram_property_int(src->qts, "remaining") <
-            RAM_SIZE - 2 * word);
-    /* ... which does not end now */
-    migrate_set_parameter_int(src->qts, "max-bandwidth", 4096);
+    vm_set_fault(c->refused);
+    migrate_past(src, dst, uri);
     g_assert_cmpint(vm_count_slots(src, "ram0", "bound"), >, 0);
 
     vm_do(src, "write64 %" PRIu64 " 0x2222", word);
     vm_set_fault(" ");
     vm_do(src, "pam on");
     vm_assert_hva(src, "ram0", "dirty-log");
-    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
-    migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
-    wait_for_migration_complete(src->qts);
-    wait_for_migration_complete(dst->qts);
+    migrate_to_end(src, dst);
     vm_set_fault(NULL);
     g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, word), ==, 0x2222);
     vm_quit(dst);
     vm_quit(src);
+}
+
+static const Late late[] = {
+    { "bitmap", "", " ", "delete=12" },
+    /* Where KVM does not begin a log with all pages, nobody hides a mistake */
+    { "clean-bitmap", "", "protect=0", "delete=12" },
+    { "dirty-ring", ",dirty-ring-size=4096", " ", "delete=12" },
+};
+
+/* RAM at 0xd0000 to 0xd7fff shows, or not: one change of one register of q35 */
+static void set_pam(VM *vm, bool on)
+{
+    qtest_outl(vm->qts, 0xcf8, 0x80000090);
+    qtest_outb(vm->qts, 0xcfc + 3, on ? 0x33 : 0);
+}
+
+/*
+ * A memslot goes during a migration, and its memory stays: here, RAM below
+ * the ROMs.  What the guest wrote there last arrives, whether KVM logged it or
+ * would not log.
+ */
+static void test_hidden(const void *data)
+{
+    const Late *c = data;
+    const uint64_t word = 0xd0000;
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src, *dst;
+
+    vm_set_fault(c->faults);
+    src = vm_start("-accel kvm%s -machine " VM_TYPE ",memory-backend=ram0"
+                   " -m " RAM ",slots=2,maxmem=16G -object"
+                   " memory-backend-guest-memfd,id=ram0,size=" RAM, c->accel);
+    vm_wait_ready(src);
+    dst = start("-incoming defer");
+    set_pam(src, true);
+    vm_do(src, "write64 %" PRIu64 " 0x1111", word);
+
+    vm_set_fault(c->refused);
+    migrate_past(src, dst, uri);
+    vm_do(src, "write64 %" PRIu64 " 0x2222", word);
+    set_pam(src, false);
+    vm_set_fault(" ");
+    migrate_to_end(src, dst);
+    vm_set_fault(NULL);
+    set_pam(dst, true);
+    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, word), ==, 0x2222);
+    vm_quit(dst);
+    vm_quit(src);
+}
+
+static const Late hidden[] = {
+    { "bitmap", "", "protect=0", "protect=0" },
+    { "dirty-ring", ",dirty-ring-size=4096", " ", " " },
+    { "unlogged", "", " ", "log=12" },
+};
+
+static void add(const char *group, const Late *c, GTestDataFunc func)
+{
+    g_autofree char *path = g_strdup_printf("/guest-memfd/switch/%s/%s", group,
+                                            c->name);
+
+    if (!*c->accel || kvm_dirty_ring_supported()) {
+        qtest_add_data_func(path, c, func);
+    }
 }
 #endif
 
@@ -303,12 +426,13 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/switch/stopped", test_stopped);
     qtest_add_func("/guest-memfd/switch/quit", test_quit);
     qtest_add_func("/guest-memfd/switch/unchanged", test_unchanged);
+    qtest_add_func("/guest-memfd/switch/prepared", test_prepared);
 #ifndef HOST_AARCH64
-    qtest_add_data_func("/guest-memfd/switch/late-delete", "",
-                        test_late_delete);
-    if (kvm_dirty_ring_supported()) {
-        qtest_add_data_func("/guest-memfd/switch/late-delete/dirty-ring",
-                            ",dirty-ring-size=4096", test_late_delete);
+    for (int i = 0; i < ARRAY_SIZE(late); i++) {
+        add("late-delete", &late[i], test_late_delete);
+    }
+    for (int i = 0; i < ARRAY_SIZE(hidden); i++) {
+        add("hidden", &hidden[i], test_hidden);
     }
 #endif
     ret = g_test_run();
