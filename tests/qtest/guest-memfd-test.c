@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <linux/kvm.h>
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "qobject/qjson.h"
@@ -256,15 +257,16 @@ static void test_bind_refused_auto(void)
 #define FAULT_ADDRESS   VM_AT(32 * MiB)
 #define FILLED          (FAULT_ADDRESS - PART / 2)
 
-static VM *start_faulty(int err)
+static VM *start_faulty(int err, int flags, const char *extra)
 {
-    g_autofree char *fault = g_strdup_printf("run=%d gpa=%" PRIu64, err,
-                                             FAULT_ADDRESS);
+    g_autofree char *fault = g_strdup_printf("run=%d gpa=%" PRIu64
+                                             " attributes=%d", err,
+                                             FAULT_ADDRESS, flags);
     VM *vm;
 
     vm_set_faults(fault_path, "");
     vm_faults_begin(fault_path);
-    vm = start(VM_TYPE, "");
+    vm = start(VM_TYPE, extra);
     vm_faults_end();
     fill(vm, FILLED, 4);
     vm_set_faults(fault_path, fault);
@@ -274,7 +276,7 @@ static VM *start_faulty(int err)
 /* The machine check resets our guest; the page is a fresh one afterwards */
 static void test_fault_poison(void)
 {
-    VM *vm = start_faulty(EHWPOISON);
+    VM *vm = start_faulty(EHWPOISON, 0, "");
 
     vm_poke(vm);
     qtest_qmp_eventwait(vm->qts, "RESET");
@@ -289,7 +291,7 @@ static void test_fault_poison(void)
 /* The VM stops; nothing loops, nothing aborts, nothing is lost */
 static void test_fault_stop(const void *err)
 {
-    VM *vm = start_faulty(GPOINTER_TO_INT(err));
+    VM *vm = start_faulty(GPOINTER_TO_INT(err), 0, "");
     QDict *rsp;
 
     vm_poke(vm);
@@ -303,6 +305,27 @@ static void test_fault_stop(const void *err)
     vm_wait_ready(vm);
     check(vm, FILLED, 4);
     vm_quit(vm);
+}
+
+/*
+ * A confidential guest's wish to convert memory is none of our business.  This
+ * guest cannot have meant it, and so is stopped.
+ */
+static void test_fault_private(void)
+{
+    g_autofree char *log = g_strdup_printf("%s.log", fault_path);
+    g_autofree char *args = g_strdup_printf(
+        " -D %s -trace kvm_convert_memory -trace kvm_guest_memfd_fault", log);
+    g_autofree char *text = NULL;
+    VM *vm = start_faulty(EFAULT, KVM_MEMORY_EXIT_FLAG_PRIVATE, args);
+
+    vm_poke(vm);
+    qtest_qmp_eventwait(vm->qts, "STOP");
+    vm_quit(vm);
+    g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
+    g_assert_nonnull(strstr(text, "kvm_convert_memory"));
+    g_assert_null(strstr(text, "kvm_guest_memfd_fault"));
+    unlink(log);
 }
 
 /* Bound, and coherent with the host mapping */
@@ -559,6 +582,7 @@ int main(int argc, char **argv)
                         test_fault_stop);
     qtest_add_data_func("/guest-memfd/fault/EFAULT", GINT_TO_POINTER(EFAULT),
                         test_fault_stop);
+    qtest_add_func("/guest-memfd/fault/private", test_fault_private);
     vm_add_tests("bound", test_bound);
     qtest_add_func("/guest-memfd/coherent/guest-writes",
                    test_guest_writes_host_reads);
