@@ -70,6 +70,17 @@ static void set_mode(VM *vm, const char *mode)
     migrate_set_parameter_str(vm->qts, "mode", mode);
 }
 
+static void transfer(VM *vm, const char *main_path, const char *cpr)
+{
+    set_mode(vm, "cpr-transfer");
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'migrate', 'arguments':"
+        "{'channels': [{'channel-type': 'main', 'addr': {"
+        "'transport': 'socket', 'type': 'unix', 'path': %s}},"
+        "{'channel-type': 'cpr', 'addr': {"
+        "'transport': 'socket', 'type': 'unix', 'path': %s}}]}}",
+        main_path, cpr);
+}
+
 static void start_guest(VM *vm, const VMKind *c)
 {
     vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 6", DIMM, DIMM_LEN);
@@ -132,13 +143,7 @@ static void test_transfer(const void *data)
     start_guest(first, c);
     assert_bound(first);
     second = start_successor(c, cpr, uri, serial);
-    set_mode(first, "cpr-transfer");
-    qtest_qmp_assert_success(first->qts, "{'execute': 'migrate', 'arguments':"
-        "{'channels': [{'channel-type': 'main', 'addr': {"
-        "'transport': 'socket', 'type': 'unix', 'path': %s}},"
-        "{'channel-type': 'cpr', 'addr': {"
-        "'transport': 'socket', 'type': 'unix', 'path': %s}}]}}",
-        main_path, cpr);
+    transfer(first, main_path, cpr);
     qtest_connect(second->qts);
     qtest_qmp_handshake(second->qts, NULL);
     wait_for_migration_complete(first->qts);
@@ -169,6 +174,70 @@ static void test_transfer(const void *data)
     vm_quit(third);
     unlink(cpr);
     unlink(serial);
+    unlink(main_path);
+}
+
+typedef struct Refusal {
+    const char *name;
+    const char *accel;
+    const char *backend;        /* what that of the first VM has not */
+    const char *says;
+} Refusal;
+
+static const Refusal refusals[] = {
+    { "tcg", "-accel tcg -cpu max", "", "with -accel kvm only" },
+    { "kvm-bind", "-accel kvm -cpu " VM_CPU, "kvm-bind=on,",
+      "'kvm-bind' cannot be on: the guest_memfd came by CPR" },
+};
+
+/* A QEMU that cannot use the files says so and ends; the first VM goes on */
+static void test_refused(const void *data)
+{
+    const Refusal *r = data;
+    const VMKind *c = &vm_kinds[0];
+    g_autofree char *cpr = g_strdup_printf("%s/cpr", tmp);
+    g_autofree char *main_path = g_strdup_printf("%s/migration", tmp);
+    g_autofree char *args = vm_args(c, r->accel);
+    g_auto(GStrv) parts = g_strsplit(args, "id=ram0,", 2);
+    g_autofree char *id = g_strdup_printf("id=ram0,%s", r->backend);
+    g_autofree char *all = g_strjoinv(id, parts);
+    g_autofree char *line = g_strdup_printf(
+        "exec timeout 600 %s %s -display none -nodefaults"
+        " -bios tests/guest-memfd/payload-%s.bin -incoming unix:%s"
+        " -incoming cpr,addr.transport=socket,addr.type=unix,addr.path=%s",
+        getenv("QTEST_QEMU_BINARY"), all, qtest_get_arch(), main_path, cpr);
+    char *argv[] = { (char *)"/bin/sh", (char *)"-c", line, NULL };
+    g_autofree char *said = g_malloc0(4096);
+    VM *first = start(c, "");
+    size_t len = 0;
+    ssize_t got;
+    int err, status;
+    GPid second;
+
+    start_guest(first, c);
+    g_assert_true(g_spawn_async_with_pipes(NULL, argv, NULL,
+                                           G_SPAWN_DO_NOT_REAP_CHILD, NULL,
+                                           NULL, &second, NULL, NULL, &err,
+                                           NULL));
+    VM_WAIT(g_file_test(cpr, G_FILE_TEST_EXISTS));
+    transfer(first, main_path, cpr);
+    while ((got = read(err, said + len, 4095 - len)) > 0) {
+        len += got;
+    }
+    close(err);
+    g_test_message("%s", said);
+    g_assert_cmpint(waitpid(second, &status, 0), ==, second);
+    g_assert_true(WIFEXITED(status));
+    g_assert_cmpint(WEXITSTATUS(status), ==, 1);
+    g_assert_nonnull(strstr(said, "memory backend 'ram0'"));
+    g_assert_nonnull(strstr(said, r->says));
+
+    wait_for_migration_status(first->qts, "failed",
+                              (const char *[]) { "completed", NULL });
+    wait_running(first);
+    check_guest(first);
+    vm_quit(first);
+    unlink(cpr);
     unlink(main_path);
 }
 
@@ -220,6 +289,13 @@ int main(int argc, char **argv)
     vm_add_tests("cpr/transfer", test_transfer);
     vm_add_tests("cpr/reboot", test_reboot);
     vm_add_tests("cpr/ignore-shared", test_ignore_shared);
+
+    for (int i = 0; i < ARRAY_SIZE(refusals); i++) {
+        g_autofree char *name = g_strdup_printf("/guest-memfd/cpr/refused/%s",
+                                                refusals[i].name);
+
+        qtest_add_data_func(name, &refusals[i], test_refused);
+    }
 
     ret = g_test_run();
     rmdir(tmp);
