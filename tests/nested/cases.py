@@ -251,6 +251,54 @@ if ARCH == 'x86_64':
             memory.balloon(guest, pinned=True)
 
 
+if ARCH == 'x86_64':
+    # The end of a trace of what KVM_PRE_FAULT_MEMORY did
+    END_OF_PREFAULT = 'gpa 0x0 size 0x0: 0'
+
+    def preallocated(accel='kvm'):
+        return Guest(DEFAULT, '-trace', 'kvm_guest_memfd_prefault', accel=accel,
+                     backend=f'{BACKEND},kvm-bind=on,prealloc=on')
+
+    @case('faults/prealloc')
+    def faults_prealloc():
+        """What was preallocated is in the guest's page tables, and changes of RAM at ROMs'
+        addresses leave it there."""
+        with preallocated() as guest:
+            guest.ready()
+            memory.wait_until(lambda: END_OF_PREFAULT in guest.log(), 'all is prefaulted')
+            guest.check_bound()
+            check(memory.mapped(guest) < RAM // 10, 'QEMU has page tables that KVM does not need')
+            memory.test_faults(guest, few=True)
+            guest.ask('pam on')
+            memory.test_faults(guest, few=True)
+
+    @case('shadow/prealloc')
+    def shadow_prealloc():
+        """Where KVM shadows page tables it takes what it needs from those of QEMU."""
+        with preallocated() as guest:
+            guest.ready()
+            guest.check_bound()
+            check(memory.mapped(guest) == RAM, memory.mapped(guest), 'bytes are mapped')
+            test_memory(guest)
+
+    @case('faults/zap-all')
+    def faults_zap_all():
+        """As KVM does by default, all page tables go with any memslot."""
+        with preallocated('kvm,slot-zap-all=on') as guest:
+            guest.ready()
+            test_memory(guest)
+            memory.test_faults(guest, few=True)
+            guest.ask('pam on')
+            memory.test_faults(guest, few=False)
+
+    @case('faults/no-prealloc')
+    def faults_no_prealloc():
+        with Guest(DEFAULT, backend=BACKEND + ',kvm-bind=on') as guest:
+            guest.ready()
+            memory.test_faults(guest, few=False)
+            memory.test_faults(guest, few=True)
+
+
 @case('top/two-vms')
 def top_two_vms():
     with Guest(DEFAULT, *top.options('one')) as one, Guest(DEFAULT, *top.options('two')) as two:

@@ -187,3 +187,33 @@ def poison(guest):
         guest.vm.cmd('pmemsave', val=gpa, size=4096, filename=out.name)
         check(not any(Path(out.name).read_bytes()), 'the page is not a fresh one')
     guest.vm.cmd('cont')
+
+
+def mapped(guest):
+    """Bytes of guest_memfds that QEMU's own page tables have."""
+    text = Path(f'/proc/{guest.vm.get_pid()}/smaps').read_text(encoding='ascii')
+    file, size = False, 0
+    for line in text.splitlines():
+        words = line.split()
+        if not words[0].endswith(':'):
+            file = 'kvm-gmem' in line
+        elif file and words[0] == 'Rss:':
+            size += int(words[1]) << 10
+    return size
+
+
+def faults(guest):
+    """Page faults that KVM has mended, of all vCPUs."""
+    results = guest.vm.cmd('query-stats', target='vcpu',
+                           providers=[{'provider': 'kvm', 'names': ['pf_fixed']}])
+    return sum(stat['value'] for result in results for stat in result['stats'])
+
+
+def test_faults(guest, few):
+    """The guest touches all of its RAM: nearly all, or nearly none of it makes KVM fault."""
+    before = faults(guest)
+    pages = test_memory(guest) // mmap.PAGESIZE
+    count = faults(guest) - before
+    print(f'# {count} faults for {pages} pages', flush=True)
+    check(count <= pages * 0.02 if few else count >= pages * 0.9,
+          count, 'faults for', pages, 'pages')

@@ -54,7 +54,8 @@ def uefi(machine):
 class Guest:
     """A QEMU whose guest obeys on its serial port: the payload, or Linux with our init."""
 
-    def __init__(self, machine, *args, linux=False, backend=BACKEND, cpus=1, ram=RAM):
+    def __init__(self, machine, *args, linux=False, backend=BACKEND, cpus=1, ram=RAM,
+                 accel='kvm'):
         software = ['-bios', PAYLOAD]
         if linux:
             software = ['-kernel', '/guest/vmlinuz', '-initrd', '/guest/initrd',
@@ -62,7 +63,7 @@ class Guest:
                                    # so that it can be unplugged, and takes no RAM before
                                    'memhp_default_state=online_movable swiotlb=noforce']
         self.vm = QEMUMachine(QEMU, [
-            '-accel', 'kvm', '-cpu', 'host', '-smp', str(cpus), '-m', f'{ram // MIB}M',
+            '-accel', accel, '-cpu', 'host', '-smp', str(cpus), '-m', f'{ram // MIB}M',
             '-object', f'{backend},size={ram}', '-machine', 'memory-backend=ram0', '-nodefaults',
             *software, *args], base_temp_dir='/tmp')
         self.vm.set_machine(machine)
