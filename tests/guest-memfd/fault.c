@@ -1,23 +1,39 @@
 /*
  * Make the kernel refuse: an LD_PRELOAD library for tests of error paths
  *
- * The file that GUEST_MEMFD_FAULT names is read at each call, so that a test
- * can change its mind while QEMU runs.  It holds words of the form CALL=ERRNO
- * (a number; for caps, the value to return):
+ * The file that GUEST_MEMFD_FAULT names (fault.h) is mapped, so that a test
+ * can change its mind while QEMU runs, and read how often each call was made.
+ * It holds words, each with a number: an errno; for cap, flags, slots and
+ * protect, the value to return.
  *
- *   cap      KVM_CHECK_EXTENSION(KVM_CAP_GUEST_MEMFD)
- *   flags    KVM_CHECK_EXTENSION(KVM_CAP_GUEST_MEMFD_FLAGS)
- *   slots    KVM_CHECK_EXTENSION(KVM_CAP_NR_MEMSLOTS)
- *   protect  KVM_CHECK_EXTENSION(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
- *   create   KVM_CREATE_GUEST_MEMFD
- *   bind     KVM_SET_USER_MEMORY_REGION2 of guest_memfd RAM, a bound slot
- *   log      ... of a slot with dirty logging
- *   hva      ... of any other slot
- *   delete   ... with size 0
- *   uffd     UFFDIO_REGISTER; 0 lets it succeed without doing anything
- *   fallocate  fallocate
- *   run      KVM_RUN, once, with KVM_EXIT_MEMORY_FAULT at the address that the
- *            word gpa=N gives, and with the flags of attributes=N
+ *   CALL=ERRNO         each such call fails
+ *   CALL@3=ERRNO       the third does, counted from when the words came
+ *   CALL@3,5=ERRNO     the third and the fifth do
+ *   CALL@3+=ERRNO      all do from the third on
+ *
+ * Calls count that concern a guest_memfd, a mapping of one, or a memslot that
+ * shows one.
+ *
+ *   cap        KVM_CHECK_EXTENSION(KVM_CAP_GUEST_MEMFD)
+ *   flags      KVM_CHECK_EXTENSION(KVM_CAP_GUEST_MEMFD_FLAGS)
+ *   slots      KVM_CHECK_EXTENSION(KVM_CAP_NR_MEMSLOTS)
+ *   protect    KVM_CHECK_EXTENSION(KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2)
+ *   ext        KVM_CHECK_EXTENSION of what is asked for guest_memfds
+ *   enable     KVM_ENABLE_CAP of KVM_CAP_DISABLE_QUIRKS2
+ *   create     KVM_CREATE_GUEST_MEMFD
+ *   bind       KVM_SET_USER_MEMORY_REGION2 of guest_memfd RAM, a bound slot
+ *   log        ... of a slot with dirty logging
+ *   hva        ... of any other slot
+ *   delete     ... with size 0
+ *   getlog     KVM_GET_DIRTY_LOG
+ *   clearlog   KVM_CLEAR_DIRTY_LOG
+ *   resetrings KVM_RESET_DIRTY_RINGS
+ *   prefault   KVM_PRE_FAULT_MEMORY
+ *   run        KVM_RUN, with KVM_EXIT_MEMORY_FAULT at the address that the
+ *              word gpa=N gives, and with the flags of attributes=N
+ *   uffd       UFFDIO_REGISTER; 0 lets it succeed without doing anything
+ *   mmap, madvise, mincore, mbind, fstat
+ *   fallocate  fallocate; punch, if it makes a hole
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -25,35 +41,106 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <unistd.h>
+#include <sys/stat.h>
+#include <linux/falloc.h>
 #include <linux/userfaultfd.h>
 #include <linux/kvm.h>
+#include "fault.h"
 
-static bool fault(const char *call, int *value)
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+/* What is known of files and memory, for calls from any thread */
+#define MAX_FDS 4096
+#define MAX_MAPPINGS 64
+static bool is_gmem_fd[MAX_FDS];
+static struct { char *start, *end; } mapping[MAX_MAPPINGS];
+static bool is_gmem_slot[1 << 17];      /* bit 16: the address space */
+static struct kvm_run *vcpu_run[MAX_FDS];
+
+static FaultFile *faults;
+
+static void __attribute__((constructor)) map_faults(void)
 {
+    static void *(*real)(void *, size_t, int, int, int, off_t);
     const char *path = getenv("GUEST_MEMFD_FAULT");
-    FILE *f = path ? fopen(path, "re") : NULL;
-    char word[64];
-    bool found = false;
+    int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
 
-    while (f && !found && fscanf(f, "%63s", word) == 1) {
-        size_t n = strlen(call);
+    real = real ?: dlsym(RTLD_NEXT, "mmap64");
+    if (fd >= 0 && !ftruncate(fd, FAULT_FILE_SIZE)) {
+        faults = real(NULL, FAULT_FILE_SIZE, PROT_READ | PROT_WRITE,
+                      MAP_SHARED, fd, 0);
+        faults = faults == MAP_FAILED ? NULL : faults;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+}
 
-        if (!strncmp(word, call, n) && word[n] == '=') {
-            found = sscanf(word + n + 1, "%i", value) == 1;
+static bool has_fd(const bool *table, int fd)
+{
+    return fd >= 0 && fd < MAX_FDS && table[fd];
+}
+
+/* The number behind NAME= */
+static bool find_number(const char *name, int *value)
+{
+    size_t n = strlen(name);
+
+    for (const char *word = faults ? faults->words : ""; *word; word++) {
+        if ((word == faults->words || word[-1] == ' ') &&
+            !strncmp(word, name, n) && word[n] == '=') {
+            *value = strtol(word + n + 1, NULL, 0);
+            return true;
         }
     }
-    if (f) {
-        fclose(f);
+    return false;
+}
+
+/* Does the call number @n meet what follows its name in a word? */
+static bool meets(const char *at, uint64_t n, const char **end)
+{
+    bool met = *at == '=';
+
+    while (*at == '@' || *at == ',') {
+        char *rest;
+        uint64_t wanted = strtoull(at + 1, &rest, 0);
+
+        met |= *rest == '+' ? n >= wanted : n == wanted;
+        at = rest + (*rest == '+');
     }
-    return found;
+    *end = at + 1;
+    return met && *at == '=';
+}
+
+static bool fault(FaultKind kind, int *value)
+{
+    const char *name = fault_names[kind];
+    size_t len = strlen(name);
+    uint64_t n;
+
+    if (!faults) {
+        return false;
+    }
+    n = __atomic_add_fetch(&faults->calls[kind], 1, __ATOMIC_SEQ_CST);
+    for (const char *word = faults->words; *word; word++) {
+        const char *number;
+
+        if ((word == faults->words || word[-1] == ' ') &&
+            !strncmp(word, name, len) && meets(word + len, n, &number)) {
+            *value = strtol(number, NULL, 0);
+            __atomic_add_fetch(&faults->failed, 1, __ATOMIC_SEQ_CST);
+            return true;
+        }
+    }
+    return false;
 }
 
 static int fail(int err)
@@ -62,11 +149,11 @@ static int fail(int err)
     return err ? -1 : 0;
 }
 
-static const char *region_call(const struct kvm_userspace_memory_region2 *r)
+static FaultKind region_kind(const struct kvm_userspace_memory_region2 *r)
 {
-    return !r->memory_size ? "delete"
-         : r->flags & KVM_MEM_GUEST_MEMFD ? "bind"
-         : r->flags & KVM_MEM_LOG_DIRTY_PAGES ? "log" : "hva";
+    return !r->memory_size ? FAULT_delete
+         : r->flags & KVM_MEM_GUEST_MEMFD ? FAULT_bind
+         : r->flags & KVM_MEM_LOG_DIRTY_PAGES ? FAULT_log : FAULT_hva;
 }
 
 /*
@@ -75,44 +162,150 @@ static const char *region_call(const struct kvm_userspace_memory_region2 *r)
  */
 static bool names_file(const struct kvm_userspace_memory_region2 *r)
 {
-    return (int)r->guest_memfd >= 0 &&
-           r->memory_size != 2 * sysconf(_SC_PAGE_SIZE);
+    bool ours = (int)r->guest_memfd >= 0 &&
+                r->memory_size != 2 * sysconf(_SC_PAGESIZE);
+
+    is_gmem_slot[r->slot % ARRAY_SIZE(is_gmem_slot)] = ours;
+    return ours;
 }
 
-/* The vCPUs' struct kvm_run, by file descriptor */
-static struct kvm_run *vcpu_run[1024];
+static bool is_slot(uint32_t slot)
+{
+    return is_gmem_slot[slot % ARRAY_SIZE(is_gmem_slot)];
+}
 
-/* mmap64 to the linker, since off_t has 64 bits */
+static void remember_mapping(char *start, size_t len)
+{
+    for (int i = 0; i < MAX_MAPPINGS; i++) {
+        char *none = NULL;
+
+        if (__atomic_compare_exchange_n(&mapping[i].start, &none, start, false,
+                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+            mapping[i].end = start + len;
+            return;
+        }
+    }
+}
+
+static bool is_mapping(const char *addr)
+{
+    for (int i = 0; i < MAX_MAPPINGS; i++) {
+        if (addr >= mapping[i].start && addr < mapping[i].end) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* mmap64 to the linker, since off_t has 64 bits; so with others below */
 void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
     static void *(*real)(void *, size_t, int, int, int, off_t);
+    bool ours = has_fd(is_gmem_fd, fd);
     void *ret;
+    int value;
 
-    if (!real) {
-        real = dlsym(RTLD_NEXT, "mmap64");
+    real = real ?: dlsym(RTLD_NEXT, "mmap64");
+    if (ours && fault(FAULT_mmap, &value)) {
+        errno = value;
+        return MAP_FAILED;
     }
     ret = real(addr, len, prot, flags, fd, offset);
-    if (ret != MAP_FAILED && fd >= 0 && fd < 1024 && !offset) {
+    if (ret != MAP_FAILED && ours) {
+        remember_mapping(ret, len);
+    } else if (ret != MAP_FAILED && fd >= 0 && fd < MAX_FDS && !offset) {
         vcpu_run[fd] = ret;
     }
     return ret;
 }
 
+int munmap(void *addr, size_t len)
+{
+    static int (*real)(void *, size_t);
+
+    real = real ?: dlsym(RTLD_NEXT, "munmap");
+    for (int i = 0; i < MAX_MAPPINGS; i++) {
+        if (mapping[i].start >= (char *)addr &&
+            mapping[i].start < (char *)addr + len) {
+            mapping[i].end = NULL;
+            mapping[i].start = NULL;
+        }
+    }
+    return real(addr, len);
+}
+
+int close(int fd)
+{
+    static int (*real)(int);
+
+    real = real ?: dlsym(RTLD_NEXT, "close");
+    if (has_fd(is_gmem_fd, fd)) {
+        is_gmem_fd[fd] = false;
+    }
+    return real(fd);
+}
+
 static bool fault_run(int fd, int *err)
 {
-    static bool done;
     int gpa, flags = 0;
 
-    if (done || !fault("run", err) || !fault("gpa", &gpa)) {
+    if (!fault(FAULT_run, err) || !find_number("gpa", &gpa)) {
         return false;
     }
-    done = true;
-    fault("attributes", &flags);
     vcpu_run[fd]->exit_reason = KVM_EXIT_MEMORY_FAULT;
+    find_number("attributes", &flags);
     vcpu_run[fd]->memory_fault.flags = flags;
     vcpu_run[fd]->memory_fault.gpa = gpa;
     vcpu_run[fd]->memory_fault.size = 4096;
     return true;
+}
+
+static bool is_asked_for_gmem(long cap)
+{
+    return cap == KVM_CAP_GUEST_MEMFD || cap == KVM_CAP_GUEST_MEMFD_FLAGS ||
+           cap == KVM_CAP_USER_MEMORY2 || cap == KVM_CAP_PRE_FAULT_MEMORY ||
+           cap == KVM_CAP_DISABLE_QUIRKS2;
+}
+
+static bool fault_extension(long cap, int *value)
+{
+    return (cap == KVM_CAP_GUEST_MEMFD && fault(FAULT_cap, value)) ||
+           (cap == KVM_CAP_GUEST_MEMFD_FLAGS && fault(FAULT_flags, value)) ||
+           (cap == KVM_CAP_NR_MEMSLOTS && find_number("slots", value)) ||
+           (cap == KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 &&
+            find_number("protect", value));
+}
+
+static bool fault_ioctl(unsigned long request, void *arg, int *value)
+{
+    switch (request) {
+    case KVM_CHECK_EXTENSION:
+        return is_asked_for_gmem((long)arg) && fault(FAULT_ext, value);
+    case KVM_ENABLE_CAP:
+        return ((struct kvm_enable_cap *)arg)->cap == KVM_CAP_DISABLE_QUIRKS2 &&
+               fault(FAULT_enable, value);
+    case KVM_CREATE_GUEST_MEMFD:
+        return fault(FAULT_create, value);
+    case KVM_SET_USER_MEMORY_REGION:
+        is_gmem_slot[((struct kvm_userspace_memory_region *)arg)->slot %
+                     ARRAY_SIZE(is_gmem_slot)] = false;
+        return false;
+    case KVM_SET_USER_MEMORY_REGION2:
+        return names_file(arg) && fault(region_kind(arg), value);
+    case KVM_GET_DIRTY_LOG:
+        return is_slot(((struct kvm_dirty_log *)arg)->slot) &&
+               fault(FAULT_getlog, value);
+    case KVM_CLEAR_DIRTY_LOG:
+        return is_slot(((struct kvm_clear_dirty_log *)arg)->slot) &&
+               fault(FAULT_clearlog, value);
+    case KVM_RESET_DIRTY_RINGS:
+        return fault(FAULT_resetrings, value);
+    case KVM_PRE_FAULT_MEMORY:
+        return fault(FAULT_prefault, value);
+    case UFFDIO_REGISTER:
+        return fault(FAULT_uffd, value);
+    }
+    return false;
 }
 
 int ioctl(int fd, unsigned long request, ...)
@@ -120,59 +313,77 @@ int ioctl(int fd, unsigned long request, ...)
     static int (*real)(int, unsigned long, void *);
     va_list ap;
     void *arg;
-    int value;
+    int value, ret;
 
+    real = real ?: dlsym(RTLD_NEXT, "ioctl");
     va_start(ap, request);
     arg = va_arg(ap, void *);
     va_end(ap);
-    if (!real) {
-        real = dlsym(RTLD_NEXT, "ioctl");
-    }
 
-    switch (request) {
-    case KVM_CHECK_EXTENSION:
-        if ((arg == (void *)KVM_CAP_GUEST_MEMFD && fault("cap", &value)) ||
-            (arg == (void *)KVM_CAP_GUEST_MEMFD_FLAGS &&
-             fault("flags", &value)) ||
-            (arg == (void *)KVM_CAP_NR_MEMSLOTS && fault("slots", &value)) ||
-            (arg == (void *)KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 &&
-             fault("protect", &value))) {
-            return value;
-        }
-        break;
-    case KVM_CREATE_GUEST_MEMFD:
-        if (fault("create", &value)) {
-            return fail(value);
-        }
-        break;
-    case KVM_SET_USER_MEMORY_REGION2:
-        if (names_file(arg) && fault(region_call(arg), &value)) {
-            return fail(value);
-        }
-        break;
-    case KVM_RUN:
-        if (fault_run(fd, &value)) {
-            return fail(value);
-        }
-        break;
-    case UFFDIO_REGISTER:
-        if (fault("uffd", &value)) {
-            return fail(value);
-        }
-        break;
+    if (request == KVM_CHECK_EXTENSION && fault_extension((long)arg, &value)) {
+        return value;
     }
-    return real(fd, request, arg);
+    if ((request == KVM_RUN && fault_run(fd, &value)) ||
+        fault_ioctl(request, arg, &value)) {
+        return fail(value);
+    }
+    ret = real(fd, request, arg);
+    if (request == KVM_CREATE_GUEST_MEMFD && ret >= 0 && ret < MAX_FDS) {
+        is_gmem_fd[ret] = true;
+    }
+    return ret;
 }
 
-/* fallocate64 to the linker, since off_t has 64 bits */
+int madvise(void *addr, size_t len, int advice)
+{
+    static int (*real)(void *, size_t, int);
+    int value;
+
+    real = real ?: dlsym(RTLD_NEXT, "madvise");
+    return is_mapping(addr) && fault(FAULT_madvise, &value)
+           ? fail(value) : real(addr, len, advice);
+}
+
+int mincore(void *addr, size_t len, unsigned char *vec)
+{
+    static int (*real)(void *, size_t, unsigned char *);
+    int value;
+
+    real = real ?: dlsym(RTLD_NEXT, "mincore");
+    return is_mapping(addr) && fault(FAULT_mincore, &value)
+           ? fail(value) : real(addr, len, vec);
+}
+
+/* libnuma's */
+long mbind(void *addr, unsigned long len, int mode, const unsigned long *mask,
+           unsigned long max, unsigned flags)
+{
+    static long (*real)(void *, unsigned long, int, const unsigned long *,
+                        unsigned long, unsigned);
+    int value;
+
+    real = real ?: dlsym(RTLD_NEXT, "mbind");
+    return is_mapping(addr) && fault(FAULT_mbind, &value)
+           ? fail(value) : real(addr, len, mode, mask, max, flags);
+}
+
+int fstat(int fd, struct stat *st)
+{
+    static int (*real)(int, struct stat *);
+    int value;
+
+    real = real ?: dlsym(RTLD_NEXT, "fstat64");
+    return has_fd(is_gmem_fd, fd) && fault(FAULT_fstat, &value)
+           ? fail(value) : real(fd, st);
+}
+
 int fallocate(int fd, int mode, off_t offset, off_t len)
 {
     static int (*real)(int, int, off_t, off_t);
+    FaultKind kind = mode & FALLOC_FL_PUNCH_HOLE ? FAULT_punch
+                                                 : FAULT_fallocate;
     int value;
 
-    if (!real) {
-        real = dlsym(RTLD_NEXT, "fallocate64");
-    }
-    return fault("fallocate", &value) ? fail(value)
-                                      : real(fd, mode, offset, len);
+    real = real ?: dlsym(RTLD_NEXT, "fallocate64");
+    return fault(kind, &value) ? fail(value) : real(fd, mode, offset, len);
 }

@@ -51,17 +51,17 @@ static void test_flags(void)
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
         g_autofree char *err = NULL;
 
-        vm_set_fault(bad[i]);
+        vm_faults_begin(bad[i]);
         err = vm_fail(VM_MACHINE(VM_TYPE) " " VM_BACKEND);
-        vm_set_fault(NULL);
+        vm_faults_end();
         g_assert_nonnull(strstr(err, "0x3 are needed"));
         g_assert_nonnull(strstr(err, "Linux 6.18"));
     }
 
     /* A newer kernel has more of them, which QEMU must not ask for */
-    vm_set_fault("flags=255");
+    vm_faults_begin("flags=255");
     f = start("");
-    vm_set_fault(NULL);
+    vm_faults_end();
     vm_assert_bound(f.vm, "ram0", VM_RAM_SIZE);
     stop(&f);
 }
@@ -202,9 +202,9 @@ static void test_mmap_not_supported(void)
 {
     g_autofree char *err = NULL;
 
-    vm_set_fault("flags=0");
+    vm_faults_begin("flags=0");
     err = vm_fail(VM_MACHINE(VM_TYPE) " " VM_BACKEND ",kvm-bind=off");
-    vm_set_fault(NULL);
+    vm_faults_end();
     g_assert_nonnull(strstr(err, "cannot map"));
 }
 

@@ -188,7 +188,7 @@ static void test_no_memslot_left(const void *data)
     VM *vm;
     int n = 0;
 
-    vm_set_fault(slots);
+    vm_faults_begin(slots);
     vm = vm_start("-machine " VM_TYPE ",memory-backend=ram0 " VM_BACKEND
                   " -m " VM_RAM ",slots=32,maxmem=64G");
     vm_wait_ready(vm);
@@ -211,7 +211,7 @@ static void test_no_memslot_left(const void *data)
     vm_do(vm, "check 3");
     vm_remove_dimm(vm, 0, 0);
     vm_quit(vm);
-    vm_set_fault(NULL);
+    vm_faults_end();
 }
 
 int main(int argc, char **argv)

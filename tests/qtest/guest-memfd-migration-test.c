@@ -485,8 +485,6 @@ static void test_userfault(const void *data)
 
 /* The kernel refuses a part of a switch: the VM goes on, and can migrate */
 
-static char *fault_path;
-
 typedef struct FaultCase {
     const char *name;
     const char *fault;
@@ -500,8 +498,7 @@ static void test_fault(const void *data)
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src, *dst;
 
-    vm_set_faults(fault_path, "");
-    vm_faults_begin(fault_path);
+    vm_faults_begin("");
     src = start_side(&c, NULL, "");
     vm_faults_end();
     vm_wait_ready(src);
@@ -511,7 +508,7 @@ static void test_fault(const void *data)
 
     /* cancelled while the kernel refuses, then again when it does not */
     start_slowly(src);
-    vm_set_faults(fault_path, f->fault);
+    vm_set_faults(f->fault);
     migrate_qmp(src->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
     wait_for_passes(src, 2);
     g_assert_cmpint(vm_count_slots(src, "ram0", f->during), >, 0);
@@ -519,10 +516,10 @@ static void test_fault(const void *data)
     wait_for_migration_status(src->qts, "cancelled", NULL);
     vm_wait_settled(src, "ram0");
     g_assert_cmpint(vm_count_slots(src, "ram0", f->after), >, 0);
-    vm_set_faults(fault_path, "");
+    vm_set_faults("");
 
     /* carried out while the kernel refuses */
-    vm_set_faults(fault_path, f->fault);
+    vm_set_faults(f->fault);
     dst = start_side(&c, NULL, "-incoming defer");
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
@@ -535,7 +532,7 @@ static void test_fault(const void *data)
     vm_quit(dst);
 
     /* and once the kernel does as told, all is bound after the next logging */
-    vm_set_faults(fault_path, "");
+    vm_set_faults("");
     qtest_qmp_assert_success(src->qts, "{'execute': 'cont'}");
     migrate_qmp(src->qts, NULL, "exec:head -c 9000000 > /dev/null", NULL, "{}");
     wait_for_failure(src);
@@ -585,7 +582,6 @@ int main(int argc, char **argv)
         return 0;
     }
     tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
-    fault_path = g_build_filename(tmp, "fault", NULL);
 
     add_cases(migrations, ARRAY_SIZE(migrations), test_migrate);
     add_cases(cancels, ARRAY_SIZE(cancels), test_cancel);
@@ -615,7 +611,6 @@ int main(int argc, char **argv)
     }
 
     ret = g_test_run();
-    unlink(fault_path);
     rmdir(tmp);
     return ret;
 }

@@ -144,9 +144,9 @@ static void test_enomem(void)
 {
     g_autofree char *err = NULL;
 
-    vm_set_fault("fallocate=12");
+    vm_faults_begin("fallocate=12");
     err = vm_fail(MACHINE ",prealloc=on");
-    vm_set_fault(NULL);
+    vm_faults_end();
     g_assert_nonnull(strstr(err, "preallocat"));
     g_assert_nonnull(strstr(err, "Cannot allocate memory"));
     g_assert_null(strchr(strchr(err, '\n') + 1, '\n'));
@@ -178,12 +178,12 @@ static void test_object_add_enomem(void)
     VM *vm;
     QDict *error;
 
-    vm_set_fault("");
+    vm_faults_begin("");
     vm = vm_start(MACHINE);
     vm_wait_ready(vm);
     vm_start_count(vm, 1, 32 * MiB, 64 * MiB);
     for (int i = 0; i < 3; i++) {
-        vm_set_fault("fallocate=12");
+        vm_set_faults("fallocate=12");
         error = qtest_qmp_assert_failure_ref(vm->qts, OBJECT_ADD);
         g_assert_nonnull(strstr(qdict_get_str(error, "desc"),
                                 "Cannot allocate memory"));
@@ -191,13 +191,13 @@ static void test_object_add_enomem(void)
         g_assert_false(vm_info_exists(vm, "mem1"));
         vm_wait_gmem_fds(vm, 1);
 
-        vm_set_fault("");
+        vm_set_faults("");
         qtest_qmp_assert_success(vm->qts, OBJECT_ADD);
         qtest_qmp_assert_success(vm->qts, OBJECT_DEL);
         vm_wait_gmem_fds(vm, 1);
     }
     vm_stop_count(vm);
-    vm_set_fault(NULL);
+    vm_faults_end();
     vm_quit(vm);
 }
 
@@ -207,20 +207,20 @@ static void test_eintr(void)
     QDict *rsp;
     VM *vm;
 
-    vm_set_fault("");
+    vm_faults_begin("");
     vm = vm_start(MACHINE TRACED "%s", log_path);
     vm_wait_ready(vm);
-    vm_set_fault("fallocate=4");
+    vm_set_faults("fallocate=4");
     qtest_qmp_send(vm->qts, OBJECT_ADD);
     while (!count_in_log("guest_memfd_prealloc fd")) {
         g_usleep(1000);
     }
     g_usleep(100 * 1000);
-    vm_set_fault("");
+    vm_set_faults("");
     rsp = qtest_qmp_receive(vm->qts);
     g_assert_true(qdict_haskey(rsp, "return"));
     qobject_unref(rsp);
-    vm_set_fault(NULL);
+    vm_faults_end();
     vm_quit(vm);
 }
 

@@ -182,19 +182,19 @@ static void test_plug_that_cannot_be_bound(void)
 {
     VM *vm;
 
-    vm_set_fault(" ");
+    vm_faults_begin("");
     vm = start(GMEM, "");
     vm_wait_ready(vm);
     add_backend(vm, GMEM ",on");
-    vm_set_fault("bind=22");
+    vm_set_faults("bind=22");
     REFUSED(vm, WORDS("'mem0'", "kvm-bind=auto"), ADD_DIMM, DIMM_AT);
     g_assert_cmpint(vm_count_slots(vm, "mem0", NULL), ==, 0);
-    vm_set_fault(" ");
+    vm_set_faults("");
     qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
     vm_assert_bound(vm, "mem0", DIMM_SIZE);
     vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM_AT, DIMM_SIZE);
     vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM_AT, DIMM_SIZE);
-    vm_set_fault(NULL);
+    vm_faults_end();
     vm_quit(vm);
 }
 

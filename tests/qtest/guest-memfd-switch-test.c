@@ -324,7 +324,7 @@ static void test_late_delete(const void *data)
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src, *dst;
 
-    vm_set_fault(c->faults);
+    vm_faults_begin(c->faults);
     src = vm_start("-accel kvm%s -machine " VM_TYPE ",memory-backend=ram0"
                    " -m " RAM ",slots=2,maxmem=16G -object"
                    " memory-backend-guest-memfd,id=ram0,size=" RAM, c->accel);
@@ -332,26 +332,26 @@ static void test_late_delete(const void *data)
     dst = start("-incoming defer");
     vm_do(src, "write64 %" PRIu64 " 0x1111", word);
 
-    vm_set_fault(c->refused);
+    vm_set_faults(c->refused);
     migrate_past(src, dst, uri);
     g_assert_cmpint(vm_count_slots(src, "ram0", "bound"), >, 0);
 
     vm_do(src, "write64 %" PRIu64 " 0x2222", word);
-    vm_set_fault(" ");
+    vm_set_faults("");
     vm_do(src, "pam on");
     vm_assert_hva(src, "ram0", "dirty-log");
     migrate_to_end(src, dst);
-    vm_set_fault(NULL);
+    vm_faults_end();
     g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, word), ==, 0x2222);
     vm_quit(dst);
     vm_quit(src);
 }
 
 static const Late late[] = {
-    { "bitmap", "", " ", "delete=12" },
+    { "bitmap", "", "", "delete=12" },
     /* Where KVM does not begin a log with all pages, nobody hides a mistake */
     { "clean-bitmap", "", "protect=0", "delete=12" },
-    { "dirty-ring", ",dirty-ring-size=4096", " ", "delete=12" },
+    { "dirty-ring", ",dirty-ring-size=4096", "", "delete=12" },
 };
 
 /* RAM at 0xd0000 to 0xd7fff shows, or not: one change of one register of q35 */
@@ -373,7 +373,7 @@ static void test_hidden(const void *data)
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src, *dst;
 
-    vm_set_fault(c->faults);
+    vm_faults_begin(c->faults);
     src = vm_start("-accel kvm%s -machine " VM_TYPE ",memory-backend=ram0"
                    " -m " RAM ",slots=2,maxmem=16G -object"
                    " memory-backend-guest-memfd,id=ram0,size=" RAM, c->accel);
@@ -382,13 +382,13 @@ static void test_hidden(const void *data)
     set_pam(src, true);
     vm_do(src, "write64 %" PRIu64 " 0x1111", word);
 
-    vm_set_fault(c->refused);
+    vm_set_faults(c->refused);
     migrate_past(src, dst, uri);
     vm_do(src, "write64 %" PRIu64 " 0x2222", word);
     set_pam(src, false);
-    vm_set_fault(" ");
+    vm_set_faults("");
     migrate_to_end(src, dst);
-    vm_set_fault(NULL);
+    vm_faults_end();
     set_pam(dst, true);
     g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, word), ==, 0x2222);
     vm_quit(dst);
@@ -397,8 +397,8 @@ static void test_hidden(const void *data)
 
 static const Late hidden[] = {
     { "bitmap", "", "protect=0", "protect=0" },
-    { "dirty-ring", ",dirty-ring-size=4096", " ", " " },
-    { "unlogged", "", " ", "log=12" },
+    { "dirty-ring", ",dirty-ring-size=4096", "", " " },
+    { "unlogged", "", "", "log=12" },
 };
 
 static void add(const char *group, const Late *c, GTestDataFunc func)

@@ -15,8 +15,6 @@
 #define PART    (8 * MiB)
 #define MIDDLE  VM_AT(64 * MiB)
 
-static char *fault_path;
-
 static VM *start(const char *machine, const char *extra)
 {
     VM *vm = vm_start("-machine %s,memory-backend=ram0 -m " VM_RAM " "
@@ -45,13 +43,12 @@ static VM *start_kind(const VMKind *kind)
 }
 
 /* Run QEMU to its end; what it wrote to stderr */
-static char *run(const char *const *env, int *status, const char *fmt, ...)
-    G_GNUC_PRINTF(3, 4);
+static char *run(int *status, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
-static char *run(const char *const *env, int *status, const char *fmt, ...)
+static char *run(int *status, const char *fmt, ...)
 {
     g_autofree char *args = NULL, *line = NULL, *err = NULL;
-    g_auto(GStrv) argv = NULL, envp = g_get_environ();
+    g_auto(GStrv) argv = NULL;
     g_autoptr(GError) error = NULL;
     va_list ap;
 
@@ -60,11 +57,8 @@ static char *run(const char *const *env, int *status, const char *fmt, ...)
     va_end(ap);
     line = g_strdup_printf("%s -display none -nodefaults %s",
                            getenv("QTEST_QEMU_BINARY"), args);
-    for (; env && *env; env += 2) {
-        envp = g_environ_setenv(envp, env[0], env[1], true);
-    }
     g_assert_true(g_shell_parse_argv(line, NULL, &argv, &error));
-    g_assert_true(g_spawn_sync(NULL, argv, envp, 0, NULL, NULL, NULL, &err,
+    g_assert_true(g_spawn_sync(NULL, argv, NULL, 0, NULL, NULL, NULL, &err,
                                status, &error));
     return g_steal_pointer(&err);
 }
@@ -219,14 +213,14 @@ static const ErrorCase errors[] = {
 static void test_error(const void *data)
 {
     const ErrorCase *c = data;
-    const char *env[] = {
-        "GUEST_MEMFD_FAULT", fault_path, "LD_PRELOAD", VM_FAULT_LIB, NULL
-    };
     g_autofree char *err = NULL;
     int status;
 
-    vm_set_faults(fault_path, c->fault ?: "");
-    err = run(c->fault ? env : NULL, &status, "%s", c->args);
+    if (c->fault) {
+        vm_faults_begin(c->fault);
+    }
+    err = run(&status, "%s", c->args);
+    vm_faults_end();
 
     g_test_message("%s", err);
     g_assert_true(WIFEXITED(status));
@@ -241,8 +235,7 @@ static void test_bind_refused_auto(void)
 {
     VM *vm;
 
-    vm_set_faults(fault_path, "bind=22");
-    vm_faults_begin(fault_path);
+    vm_faults_begin("bind=22");
     vm = start(VM_TYPE, "");
     vm_faults_end();
 
@@ -259,17 +252,16 @@ static void test_bind_refused_auto(void)
 
 static VM *start_faulty(int err, int flags, const char *extra)
 {
-    g_autofree char *fault = g_strdup_printf("run=%d gpa=%" PRIu64
+    g_autofree char *fault = g_strdup_printf("run@1=%d gpa=%" PRIu64
                                              " attributes=%d", err,
                                              FAULT_ADDRESS, flags);
     VM *vm;
 
-    vm_set_faults(fault_path, "");
-    vm_faults_begin(fault_path);
+    vm_faults_begin("");
     vm = start(VM_TYPE, extra);
     vm_faults_end();
     fill(vm, FILLED, 4);
-    vm_set_faults(fault_path, fault);
+    vm_set_faults(fault);
     return vm;
 }
 
@@ -561,13 +553,10 @@ static void test_exit_frees_memory(void)
 
 int main(int argc, char **argv)
 {
-    int ret;
-
     if (!vm_test_init(&argc, &argv)) {
         return 0;
     }
 
-    close(g_file_open_tmp("guest-memfd-fault-XXXXXX", &fault_path, NULL));
     qtest_add_func("/guest-memfd/object/memdev", test_memdev);
     qtest_add_func("/guest-memfd/object/help", test_help);
     qtest_add_func("/guest-memfd/object/properties", test_properties);
@@ -599,7 +588,5 @@ int main(int argc, char **argv)
         vm_add_tests("pam-resets", test_pam_resets);
     }
 
-    ret = g_test_run();
-    unlink(fault_path);
-    return ret;
+    return g_test_run();
 }

@@ -7,7 +7,9 @@
 #include "qemu/osdep.h"
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <linux/kvm.h>
+#include "qemu/atomic.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
@@ -78,12 +80,33 @@ void vm_add_tests(const char *group, GTestDataFunc func)
     }
 }
 
-/* The next line from the payload, without its end */
+bool vm_has_status(VM *vm, const char *status)
+{
+    g_autoptr(QDict) rsp = qtest_qmp_assert_success_ref(vm->qts,
+        "{'execute': 'query-status'}");
+
+    return g_str_equal(qdict_get_str(rsp, "status"), status);
+}
+
+/* Wait for input, or until the VM stops if it may; false if it did */
+static bool wait_for_input(VM *vm)
+{
+    struct pollfd pfd = { .fd = vm->serial, .events = POLLIN };
+
+    if (!vm->may_stop) {
+        g_assert_cmpint(poll(&pfd, 1, VM_TIMEOUT_S * 1000), ==, 1);
+        return true;
+    }
+    VM_WAIT(poll(&pfd, 1, 200) == 1 ||
+            (vm->stopped = vm_has_status(vm, "internal-error")));
+    return !vm->stopped;
+}
+
+/* The next line from the payload, without its end; NULL if the VM stops */
 static char *read_line(VM *vm)
 {
     while (true) {
         char *end = memchr(vm->input->str, '\n', vm->input->len);
-        struct pollfd pfd = { .fd = vm->serial, .events = POLLIN };
         char buf[512];
         ssize_t n;
 
@@ -94,28 +117,77 @@ static char *read_line(VM *vm)
             g_strchomp(line);
             return line;
         }
-        g_assert_cmpint(poll(&pfd, 1, VM_TIMEOUT_S * 1000), ==, 1);
+        if (vm->stopped || !wait_for_input(vm)) {
+            return NULL;
+        }
         n = read(vm->serial, buf, sizeof(buf));
         g_assert_cmpint(n, >, 0);
         g_string_append_len(vm->input, buf, n);
     }
 }
 
-void vm_set_faults(const char *path, const char *faults)
+static FaultFile *fault_file;
+
+static void forget_faults(void)
 {
-    g_assert_true(g_file_set_contents(path, faults, -1, NULL));
+    unlink(getenv("GUEST_MEMFD_FAULT"));
 }
 
-void vm_faults_begin(const char *path)
+/* The one file of this program, which QEMU maps, too */
+static void make_fault_file(void)
 {
+    g_autofree char *path = NULL;
+    int fd = g_file_open_tmp("guest-memfd-fault-XXXXXX", &path, NULL);
+
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(ftruncate(fd, FAULT_FILE_SIZE), ==, 0);
+    fault_file = mmap(NULL, FAULT_FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                      fd, 0);
+    g_assert(fault_file != MAP_FAILED);
+    close(fd);
     g_setenv("GUEST_MEMFD_FAULT", path, true);
+    atexit(forget_faults);
+}
+
+void vm_set_faults(const char *faults)
+{
+    g_assert_cmpint(strlen(faults), <, sizeof(fault_file->words));
+    /* Never half a word: its first letter comes last */
+    qatomic_store_release(&fault_file->words[0], 0);
+    for (int i = 0; i < FAULT_KINDS_N; i++) {
+        qatomic_set(&fault_file->calls[i], 0);
+    }
+    qatomic_set(&fault_file->failed, 0);
+    if (faults[0]) {
+        strcpy(fault_file->words + 1, faults + 1);
+        qatomic_store_release(&fault_file->words[0], faults[0]);
+    }
+}
+
+uint64_t vm_count_calls(FaultKind kind)
+{
+    return qatomic_read(&fault_file->calls[kind]);
+}
+
+uint64_t vm_count_failed_calls(void)
+{
+    return qatomic_read(&fault_file->failed);
+}
+
+void vm_faults_begin(const char *faults)
+{
+    if (!fault_file) {
+        make_fault_file();
+    }
+    if (faults) {
+        vm_set_faults(faults);
+    }
     g_setenv("LD_PRELOAD", VM_FAULT_LIB, true);
 }
 
 void vm_faults_end(void)
 {
     g_unsetenv("LD_PRELOAD");
-    g_unsetenv("GUEST_MEMFD_FAULT");
 }
 
 VM *vm_start(const char *fmt, ...)
@@ -141,7 +213,7 @@ void vm_wait_ready(VM *vm)
     while (true) {
         g_autofree char *line = read_line(vm);
 
-        if (strstr(line, "payload ready")) {
+        if (!line || strstr(line, "payload ready")) {
             return;
         }
     }
@@ -165,6 +237,9 @@ static char *vm_vcommand(VM *vm, const char *fmt, va_list ap)
     while (true) {
         g_autofree char *answer = read_line(vm);
 
+        if (!answer) {
+            return g_strdup("");
+        }
         if (g_str_has_prefix(answer, "ok")) {
             return g_strdup(g_strchug(answer + 2));
         }
@@ -367,26 +442,6 @@ int vm_count_gmem_fds(VM *vm)
 void vm_wait_gmem_fds(VM *vm, int n)
 {
     VM_WAIT(vm_count_gmem_fds(vm) == n);
-}
-
-void vm_set_fault(const char *fault)
-{
-    static char *path;
-
-    if (!path) {
-        int fd = g_file_open_tmp("guest-memfd-fault-XXXXXX", &path, NULL);
-
-        g_assert_cmpint(fd, >=, 0);
-        close(fd);
-    }
-    if (fault) {
-        vm_set_faults(path, fault);
-        vm_faults_begin(path);
-    } else {
-        vm_faults_end();
-        unlink(path);
-        g_clear_pointer(&path, g_free);
-    }
 }
 
 char *vm_fail(const char *fmt, ...)

@@ -8,6 +8,7 @@
 #define TESTS_GUEST_MEMFD_VM_H
 
 #include "../libqtest.h"
+#include "../../guest-memfd/fault.h"
 
 #define VM_FAULT_LIB "tests/guest-memfd/libguest-memfd-fault.so"
 
@@ -16,6 +17,11 @@ typedef struct VM {
     int serial;                 /* the payload's console */
     GString *input;             /* read from it, not used yet */
     uint64_t count;             /* where vm_start_count() began */
+    /*
+     * QEMU may give the guest up ("internal-error").  Then it is stopped, and
+     * what waits for the guest waits no longer.
+     */
+    bool may_stop, stopped;
 } VM;
 
 /* What architectures differ in; under KVM, the guest's is the host's */
@@ -76,16 +82,23 @@ bool vm_test_init(int *argc, char ***argv);
 void vm_add_tests(const char *group, GTestDataFunc func);
 
 /*
- * VMs started between these two obey the file @path (tests/guest-memfd/fault.c)
- * as long as they live
+ * VMs that start between these two are refused by the kernel what @faults say
+ * (tests/guest-memfd/fault.c; "" for nothing yet, NULL for what is set), and
+ * obey vm_set_faults() as long as they live
  */
-void vm_faults_begin(const char *path);
+void vm_faults_begin(const char *faults);
 void vm_faults_end(void);
-/* Write such a file */
-void vm_set_faults(const char *path, const char *faults);
+/* Other faults from now on; calls are counted anew */
+void vm_set_faults(const char *faults);
+/* How often such VMs made a call since then */
+uint64_t vm_count_calls(FaultKind kind);
+/* ... and how often it failed */
+uint64_t vm_count_failed_calls(void);
 
 /* Start a VM with these arguments; it runs the payload, KVM and no devices */
 VM *vm_start(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+/* As in query-status */
+bool vm_has_status(VM *vm, const char *status);
 /* Wait until the payload greets: after vm_start() or a reset */
 void vm_wait_ready(VM *vm);
 void vm_quit(VM *vm);
@@ -113,12 +126,6 @@ void vm_assert_bound(VM *vm, const char *id, uint64_t size);
 void vm_assert_no_hva(VM *vm, const char *id);
 /* No RAM is bound, and the reason is @state */
 void vm_assert_hva(VM *vm, const char *id, const char *state);
-
-/*
- * From now on, and until it is NULL again, the kernel refuses this to VMs that
- * start (tests/guest-memfd/fault.c); a change reaches those that run, too
- */
-void vm_set_fault(const char *fault);
 
 /* Start a VM that must fail with exit status 1; what it wrote to stderr */
 char *vm_fail(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
