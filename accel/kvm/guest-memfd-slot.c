@@ -296,7 +296,8 @@ void gmem_slot_add(KVMMemoryListener *kml, const GmemView *view)
 
 bool gmem_slot_remove(KVMMemoryListener *kml, KVMSlot *slot)
 {
-    if (delete(slot) < 0) {
+    /* Twice: memory for it may be short for a moment, and all depends on it */
+    if (delete(slot) < 0 && delete(slot) < 0) {
         stop_vm();
         return false;
     }
@@ -354,12 +355,9 @@ static int try_bind(RAMBlock *rb, hwaddr gpa, uint64_t grid)
                     gmem_cell_size(gpa, rb->used_length, grid));
     if (slot) {
         ret = set_region(slot, KVM_MEM_GUEST_MEMFD, slot->memory_size);
-        if (ret >= 0) {
-            slot->old_flags = KVM_MEM_GUEST_MEMFD;
-            ret = delete(slot);
-        }
-        /* What KVM would not delete waits for kvm_gmem_commit() */
-        if (!slot->old_flags) {
+        slot->flags = slot->old_flags = ret >= 0 ? KVM_MEM_GUEST_MEMFD : 0;
+        /* What KVM would not delete is as the plug, or a commit, wants it */
+        if (ret < 0 || delete(slot) == 0) {
             forget(kml, slot);
         }
     }

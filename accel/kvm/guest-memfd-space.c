@@ -20,6 +20,7 @@
 #include "system/ramblock.h"
 #include "system/accel-blocker.h"
 #include "system/guest-memfd.h"
+#include "guest-memfd-held.h"
 #include "guest-memfd-kvm-all.h"
 #include "guest-memfd-plan.h"
 #include "guest-memfd-slot.h"
@@ -41,10 +42,12 @@ typedef struct Section {
  * KVMGmemSpace: guest_memfd RAM in one address space; see KVMMemoryListener
  *
  * @sections: of type Section; each has a reference to its region
+ * @held: other memory that waits for a memslot of ours to go
  * @stale: memslots may not be as planned
  */
 typedef struct KVMGmemSpace {
     GArray *sections;
+    GPtrArray *held;
     bool stale;
 } KVMGmemSpace;
 
@@ -53,6 +56,7 @@ static KVMGmemSpace *get_space(KVMMemoryListener *kml)
     if (!kml->gmem) {
         kml->gmem = g_new0(KVMGmemSpace, 1);
         kml->gmem->sections = g_array_new(false, false, sizeof(Section));
+        kml->gmem->held = g_ptr_array_new();
     }
     return kml->gmem;
 }
@@ -274,6 +278,7 @@ static void commit(KVMMemoryListener *kml, bool inhibited)
 
         if (!gmem_slot_remove(kml, slot)) {
             kml->gmem->stale = true;
+            kvm_gmem_hold_back(kml, kml->gmem->held, slot);
         }
     }
     for (guint i = 0; i < switched->len; ) {
@@ -338,7 +343,8 @@ bool kvm_gmem_section(KVMMemoryListener *kml, MemoryRegionSection *section,
                       bool add)
 {
     if (!is_ours(section->mr)) {
-        return false;
+        return !add && kml->gmem &&
+               kvm_gmem_forget_held(kml->gmem->held, section);
     }
     if (!add) {
         remove_section(kml, section);
@@ -357,6 +363,7 @@ void kvm_gmem_commit(KVMMemoryListener *kml, bool inhibited)
     }
     if (kml->gmem && kml->gmem->stale) {
         kml->gmem->stale = false;
+        kvm_gmem_let_go(kml, kml->gmem->held);
         commit(kml, inhibited);
     }
 }
