@@ -241,8 +241,9 @@ void virtio_mem_request(VM *vm, uint64_t size)
                              "'value': %" PRIu64 "}}", size);
 }
 
-static void mem_send(VirtioDriver *driver, uint16_t type, uint64_t start,
-                     uint64_t len)
+/* Returns: what the device says */
+static uint16_t mem_ask(VirtioDriver *driver, uint16_t type, uint64_t start,
+                        uint64_t len)
 {
     uint64_t blocks = len / virtio_mem_block_size(driver);
     struct virtio_mem_req request = { .type = cpu_to_le16(type) };
@@ -265,8 +266,15 @@ static void mem_send(VirtioDriver *driver, uint16_t type, uint64_t start,
     kick(driver, queue, head);
     qtest_memread(driver->qts, buf + sizeof(request), &response,
                   sizeof(response));
-    g_assert_cmpint(le16_to_cpu(response.type), ==, VIRTIO_MEM_RESP_ACK);
     guest_free(&driver->alloc, buf);
+    return le16_to_cpu(response.type);
+}
+
+static void mem_send(VirtioDriver *driver, uint16_t type, uint64_t start,
+                     uint64_t len)
+{
+    g_assert_cmpint(mem_ask(driver, type, start, len), ==,
+                    VIRTIO_MEM_RESP_ACK);
 }
 
 void virtio_mem_plug(VirtioDriver *driver, uint64_t start, uint64_t len)
@@ -277,6 +285,13 @@ void virtio_mem_plug(VirtioDriver *driver, uint64_t start, uint64_t len)
 void virtio_mem_unplug(VirtioDriver *driver, uint64_t start, uint64_t len)
 {
     mem_send(driver, VIRTIO_MEM_REQ_UNPLUG, start, len);
+}
+
+bool virtio_mem_try(VirtioDriver *driver, bool plug, uint64_t start,
+                    uint64_t len)
+{
+    return mem_ask(driver, plug ? VIRTIO_MEM_REQ_PLUG : VIRTIO_MEM_REQ_UNPLUG,
+                   start, len) == VIRTIO_MEM_RESP_ACK;
 }
 
 void virtio_mem_unplug_all(VirtioDriver *driver)

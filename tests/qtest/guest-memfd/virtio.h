@@ -65,6 +65,9 @@ void virtio_mem_request(VM *vm, uint64_t size);
 /* Ask for blocks, give them back; the device must agree */
 void virtio_mem_plug(VirtioDriver *driver, uint64_t start, uint64_t len);
 void virtio_mem_unplug(VirtioDriver *driver, uint64_t start, uint64_t len);
+/* ... or not agree: false */
+bool virtio_mem_try(VirtioDriver *driver, bool plug, uint64_t start,
+                    uint64_t len);
 void virtio_mem_unplug_all(VirtioDriver *driver);
 
 /* The IO_DEVICE, without any feature but that it is modern */
