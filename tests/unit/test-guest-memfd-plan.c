@@ -8,6 +8,7 @@
 
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
+#include "qemu/host-utils.h"
 #include "qemu/units.h"
 #include "../../accel/kvm/guest-memfd-plan.h"
 
@@ -277,6 +278,69 @@ static void test_random(void)
     }
 }
 
+/* Where the views are in the file and the guest makes no difference */
+static void test_hostile_offsets(void)
+{
+    static const uint64_t bases[] = {
+        GiB, 1ULL << 52, (1ULL << 63) - MAX_PAGES * 4096, 1ULL << 63,
+        -(uint64_t)MAX_PAGES * 4096,
+    };
+    g_autoptr(GRand) rand = g_rand_new_with_seed(20261126);
+
+    for (int round = 0; round < 1000; round++) {
+        GmemView near[MAX_VIEWS], far[MAX_VIEWS];
+        int n = g_rand_int_range(rand, 1, MAX_VIEWS + 1);
+        uint64_t base = bases[round % ARRAY_SIZE(bases)];
+
+        for (int i = 0; i < n; i++) {
+            far[i] = near[i] = random_view(rand, i);
+            far[i].offset += base;
+            far[i].gpa += -(uint64_t)MAX_VIEWS * GiB;
+        }
+        gmem_plan(near, n);
+        gmem_plan(far, n);
+        for (int i = 0; i < n; i++) {
+            g_assert_cmphex(far[i].offset, ==, near[i].offset + base);
+            g_assert_cmpint(far[i].state, ==, near[i].state);
+        }
+    }
+}
+
+/* As often in the large as in the small */
+static uint64_t random_size(GRand *rand)
+{
+    uint64_t size = (uint64_t)g_rand_int(rand) << 32 | g_rand_int(rand);
+
+    return size >> g_rand_int_range(rand, 0, 64);
+}
+
+static void test_hostile_sizes(void)
+{
+    static const unsigned slots[] = { 0, 1, 15, 16, 509, 32764, UINT_MAX };
+    g_autoptr(GRand) rand = g_rand_new_with_seed(20261127);
+
+    for (int round = 0; round < 100 * 1000; round++) {
+        uint64_t size = MAX(random_size(rand), 1);
+        unsigned max_slots = slots[round % ARRAY_SIZE(slots)];
+        uint64_t grid = gmem_grid(size, max_slots);
+        uint64_t cells = MIN(MAX(max_slots / 16, 1), 1024);
+        hwaddr gpa = round % 2 ? random_size(rand) : -random_size(rand);
+        uint64_t room = gpa ? -gpa : UINT64_MAX;
+        uint64_t cell = gmem_cell_size(gpa, MIN(size, room), grid);
+
+        g_assert_true(is_power_of_2(grid));
+        g_assert_cmphex(grid, >=, 256 * MiB);
+        g_assert_cmphex(grid, <=, 1ULL << 62);
+        /* As small as it can be */
+        g_assert_true(grid == 1ULL << 62 || size / cells <= grid);
+        g_assert_true(grid == 256 * MiB || size / cells > grid / 2);
+
+        g_assert_cmphex(cell, >, 0);
+        g_assert_cmphex(cell, <=, MIN(size, room));
+        g_assert_cmphex(gpa / grid, ==, (gpa + (cell - 1)) / grid);
+    }
+}
+
 static void test_grid(void)
 {
     const struct {
@@ -407,6 +471,8 @@ int main(int argc, char **argv)
     g_test_add_func("/guest-memfd-plan/address-space", test_address_space);
     g_test_add_func("/guest-memfd-plan/veto", test_veto);
     g_test_add_func("/guest-memfd-plan/random", test_random);
+    g_test_add_func("/guest-memfd-plan/hostile/offsets", test_hostile_offsets);
+    g_test_add_func("/guest-memfd-plan/hostile/sizes", test_hostile_sizes);
     g_test_add_func("/guest-memfd-plan/grid", test_grid);
     g_test_add_func("/guest-memfd-plan/cells", test_cells);
     g_test_add_func("/guest-memfd-plan/cells/random",
