@@ -136,7 +136,9 @@ class Host:
         append = f'{self.emulated["parameters"]} panic=-1 rdinit=/init'
         for name, value in {**self.variables, **variables}.items():
             append += f' {name}="{value}"'
-        return [self.build / f'bin/qemu-system-{self.arch}', *self.emulated['machine'],
+        # Not one with sanitizers, which is slow enough in the host
+        build = self.build.with_name(self.build.name.removesuffix('-sanitize'))
+        return [build / f'bin/qemu-system-{self.arch}', *self.emulated['machine'],
                 '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2G', *self.options,
                 '-display', 'none', '-nodefaults', '-no-reboot', '-kernel', self.kernel.image,
                 '-initrd', self.initrd, '-append', append, *args]
