@@ -13,6 +13,10 @@ check:          ## ... and run the tests (./check SUITE|TEST... for a part)
 check demo:
 	@./$@
 
+soak:           ## several VMs to which everything happens at once (HOURS=N, SEED=N, VMS=N)
+	@scripts/bootstrap
+	@build=$$(scripts/build-dir) && $$build/tools/venv/bin/python3 tests/soak/soak.py $$build
+
 docs:           ## QEMU's manual with our pages: build/docs
 	@scripts/docs
 
@@ -32,4 +36,4 @@ help:           ## show this
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "make %-9s%s\n", $$1, $$2 }' Makefile
 	@echo 'BASE=SERIES, QEMU_SRC=DIR|TARBALL, CC=..., NO_INSTALL=1: see README.md'
 
-.PHONY: all check demo docs install deb clean series help
+.PHONY: all check demo soak docs install deb clean series help

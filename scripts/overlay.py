@@ -28,7 +28,7 @@ import entry
 
 OURS = {'base', 'bench', 'contrib', 'debian', 'packaging', 'scripts',
         'tests/libvirt', 'tests/nested', 'tests/packages', 'tests/peers',
-        'tests/qtest/on-guest-memfd'}
+        'tests/qtest/on-guest-memfd', 'tests/soak'}
 REPO = Path(__file__).resolve().parent.parent
 JUNK = ('.orig', '.rej', '~', '.pyc')
 

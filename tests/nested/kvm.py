@@ -31,9 +31,10 @@ def reason_not_here():
     return json.loads(check.stdout)['verdict'] if check.returncode else None
 
 
-def ensure(build, name, command=None):
+def ensure(build, name, command=None, limit=0):
     """Return if KVM binds guest_memfds here. Else run the command, by default this program
-    anew, in an emulated host, and end as it does. The host's log gets the name.
+    anew, in an emulated host, and end as it does. The host's log gets the name; it may run
+    for so many seconds, if that is longer than it may anyway.
     """
     if INSIDE in os.environ:
         return
@@ -44,5 +45,6 @@ def ensure(build, name, command=None):
     os.environ[INSIDE] = 'yes'
     name = os.environ.get('CHECK_LOG', name)
     emulated, _ = host.prepare(build, f'{os.uname().machine}-machine', log=name)
+    emulated.limit = max(emulated.limit, limit)
     command = command or [sys.executable, *sys.argv]
     sys.exit(0 if emulated.run_well(shlex.join(command)) else 1)

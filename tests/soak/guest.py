@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM of the soak: its guest verifies its memory all the time, and its driver does things."""
+
+import itertools
+import os
+import signal
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+from qemu.machine import QEMUMachine
+
+MIB = 1 << 20
+RAM = 96 * MIB
+COUNT, COUNT_LEN = 16 * MIB, 16 * MIB
+KEPT, KEPT_LEN = 40 * MIB, 8 * MIB
+DIMM_LEN = 16 * MIB
+DIMM_SLOTS = 2
+# Against hangs alone
+LIMIT = 600
+
+
+class Lost(Exception):
+    """What must not be: memory, an answer, or the guest."""
+
+
+def wait_until(condition, what):
+    end = time.monotonic() + LIMIT
+    while not condition():
+        if time.monotonic() > end:
+            raise Lost(f'not within {LIMIT} s: {what}')
+        time.sleep(0.01)
+
+
+def dimm_address(i):
+    return (4 + i) << 30
+
+
+class Process:
+    """A QEMU, whose guest is the payload of tests/guest-memfd."""
+    names = itertools.count()
+
+    def __init__(self, build, shape, disk, dimms, incoming=False):
+        self.tmp = Path(tempfile.mkdtemp(prefix='soak-', dir=disk.parent))
+        arch = os.uname().machine
+        args = ['-accel', 'kvm', '-cpu', 'host,-arch-capabilities', '-nodefaults',
+                '-smp', str(shape.cpus), '-m', f'{RAM // MIB}M,slots={DIMM_SLOTS},maxmem=16G',
+                '-object', f'memory-backend-guest-memfd,id=ram0,size={RAM}',
+                '-bios', str(build / f'qemu/tests/guest-memfd/payload-{arch}.bin'),
+                '-drive', f'if=none,id=disk0,file={disk},file.locking=off',
+                '-qtest', f'unix:{self.tmp}/qtest,server=on,wait=off', '-qtest-log', '/dev/null']
+        for i in dimms:
+            args += ['-object', f'memory-backend-guest-memfd,id=mem{i},size={DIMM_LEN}',
+                     '-device', f'pc-dimm,id=dimm{i},memdev=mem{i},addr={dimm_address(i)}']
+        if incoming:
+            args += ['-incoming', 'defer']
+        self.vm = QEMUMachine(str(build / f'bin/qemu-system-{arch}'), args,
+                              name=f'soak-{os.getpid()}-{next(self.names)}')
+        self.vm.set_machine(f'{shape.machine},memory-backend=ram0')
+        self.vm.set_console()
+        self.vm.launch()
+        self.vm.console_socket.settimeout(LIMIT)
+        self.unread = b''
+        if not incoming:
+            self.wait_ready()
+
+    def __getattr__(self, name):
+        return getattr(self.vm, name)
+
+    def hear(self):
+        while b'\n' not in self.unread:
+            try:
+                got = self.vm.console_socket.recv(4096)
+            except TimeoutError as error:
+                raise Lost(f'the guest is silent for {LIMIT} s') from error
+            if not got:
+                raise Lost('QEMU has closed the console')
+            self.unread += got
+        line, _, self.unread = self.unread.partition(b'\n')
+        return line.decode(errors='replace').strip()
+
+    def wait_ready(self):
+        while 'payload ready' not in self.hear():
+            pass
+
+    def ask(self, command):
+        self.vm.console_socket.sendall(command.encode() + b'\n')
+        answer = self.hear()
+        if not answer.startswith('ok'):
+            raise Lost(f'the guest was told "{command}" and says "{answer}"')
+        return answer[2:].strip()
+
+    def eject(self, slot):
+        """What a guest's ACPI code does when it is asked to give up the DIMM of a slot."""
+        with socket.socket(socket.AF_UNIX) as qtest:
+            qtest.connect(f'{self.tmp}/qtest')
+            lines = qtest.makefile('rw')
+            for command in f'outl 0xa00 {slot}', 'outb 0xa14 8':
+                lines.write(command + '\n')
+                lines.flush()
+                if not lines.readline().startswith('OK'):
+                    raise Lost(f'qtest refuses {command}')
+
+    def info(self):
+        return {b['id']: b for b in self.vm.cmd('query-guest-memfd')}
+
+    def unbound(self):
+        return [s for b in self.info().values() for s in b['slots']
+                if s['address-space'] == 0 and s['state'] not in ('bound', 'alias')]
+
+    def wait_bound(self):
+        wait_until(lambda: not self.unbound(), 'all RAM is bound again')
+
+    def status(self):
+        return self.vm.cmd('query-migrate').get('status')
+
+    def wait_migration(self):
+        wait_until(lambda: self.status() in ('completed', 'failed', 'cancelled'),
+                   'the end of a migration')
+        return self.status()
+
+    def end(self, hard=False):
+        """As a user would, or as the host's memory killer does."""
+        if hard:
+            os.kill(self.vm.get_pid(), signal.SIGKILL)
+            wait_until(lambda: not self.vm.is_running(), 'a process that was killed')
+            try:
+                self.vm.shutdown(hard=True)
+            except Exception:                   # pylint: disable=broad-exception-caught
+                pass
+        else:
+            self.vm.shutdown()
+            if self.vm.exitcode():
+                raise Lost(f'QEMU ended with status {self.vm.exitcode()}')
+        for path in self.tmp.iterdir():
+            path.unlink()
+        self.tmp.rmdir()

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What can happen to a VM of the soak. Each operation is a method do_NAME, and leaves a guest
+that runs, with all that it had in its memory.
+"""
+
+import collections
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from guest import (COUNT, COUNT_LEN, DIMM_LEN, DIMM_SLOTS, KEPT, KEPT_LEN, Lost, Process,
+                   dimm_address, wait_until)
+
+Shape = collections.namedtuple('Shape', 'machine cpus')
+
+
+class Machine:
+    """A guest that goes from QEMU to QEMU."""
+
+    def __init__(self, build, tmp, rng, count):
+        self.rng, self.build, self.count = rng, build, count
+        self.shape = Shape(rng.choice(['pc', 'q35']), rng.randint(1, 4))
+        self.disk = Path(tempfile.mkdtemp(dir=tmp)) / 'disk.qcow2'
+        subprocess.run([build / 'bin/qemu-img', 'create', '-q', '-f', 'qcow2', self.disk, '1G'],
+                       check=True)
+        self.begin()
+
+    def begin(self):
+        """A guest that knows nothing of the past."""
+        self.dimms = {}
+        self.counting = False
+        self.saved = None
+        self.qemu = Process(self.build, self.shape, self.disk, self.dimms)
+        self.cpus()
+        self.seed = self.rng.randrange(1 << 30)
+        self.keep()
+
+    def cpus(self):
+        if self.shape.cpus > 1:
+            self.qemu.ask(f'smp {self.shape.cpus}')
+
+    def keep(self):
+        self.qemu.ask(f'fillr {KEPT} {KEPT_LEN} {self.seed}')
+
+    def verify(self):
+        """The guest stops counting; it and the other parts of memory are as they must be."""
+        if self.counting:
+            passes = self.qemu.ask('stop')
+            self.count['bytes verified'] += COUNT_LEN * int(passes.split('passes=')[1])
+            self.counting = False
+        parts = [(KEPT, KEPT_LEN, self.seed)]
+        parts += [(dimm_address(i), DIMM_LEN, seed) for i, seed in self.dimms.items()]
+        for start, length, seed in parts:
+            self.qemu.ask(f'checkr {start} {length} {seed}')
+            self.count['bytes verified'] += length
+
+    def go_on(self):
+        if not self.counting:
+            self.qemu.ask(f'count {COUNT} {COUNT_LEN}')
+            self.counting = True
+
+    # Operations; each leaves a guest that runs and may be counting
+
+    def do_check(self):
+        self.verify()
+
+    def do_dimm(self):
+        i = self.rng.randrange(DIMM_SLOTS)
+        qemu = self.qemu
+        if i in self.dimms:
+            slots = {d['data']['id']: d['data']['slot'] for d in qemu.cmd('query-memory-devices')}
+            qemu.cmd('device_del', id=f'dimm{i}')
+            qemu.eject(slots[f'dimm{i}'])
+            qemu.event_wait('DEVICE_DELETED', 600, {'data': {'device': f'dimm{i}'}})
+            qemu.cmd('object-del', id=f'mem{i}')
+            del self.dimms[i]
+        else:
+            qemu.cmd('object-add', qom_type='memory-backend-guest-memfd', id=f'mem{i}',
+                     size=DIMM_LEN, prealloc=self.rng.random() < .5)
+            qemu.cmd('device_add', driver='pc-dimm', id=f'dimm{i}', memdev=f'mem{i}',
+                     addr=dimm_address(i))
+            seed = self.rng.randrange(1 << 30)
+            self.verify()
+            qemu.ask(f'fillr {dimm_address(i)} {DIMM_LEN} {seed}')
+            self.dimms[i] = seed
+        self.saved = None
+
+    def do_object(self):
+        self.qemu.cmd('object-add', qom_type='memory-backend-guest-memfd', id='spare',
+                      size=self.rng.randint(1, 16) << 20, prealloc=True)
+        self.qemu.cmd('object-del', id='spare')
+
+    def do_stop(self):
+        self.qemu.cmd('stop')
+        self.qemu.cmd('query-guest-memfd')
+        self.qemu.cmd('cont')
+
+    def do_reset(self):
+        self.verify()
+        self.qemu.ask('reset')
+        self.qemu.wait_ready()
+        self.cpus()
+
+    def do_pam(self):
+        self.verify()
+        for state in 'on', 'off':
+            self.qemu.ask(f'pam {state}')
+
+    def do_queries(self):
+        for command in ('query-status', 'query-memdev', 'query-memory-devices', 'query-migrate',
+                        'query-memory-size-summary', 'query-guest-memfd', 'query-dirty-rate'):
+            self.qemu.cmd(command)
+        for line in 'info mtree', 'info ramblock', 'info guest-memfd':
+            self.qemu.cmd('human-monitor-command', command_line=line)
+
+    def do_dirty_rate(self):
+        self.qemu.cmd('calc-dirty-rate', calc_time=1,
+                      mode=self.rng.choice(['page-sampling', 'dirty-bitmap']))
+        wait_until(lambda: self.qemu.cmd('query-dirty-rate')['status'] == 'measured',
+                   'the dirty rate')
+
+    def do_save(self):
+        self.verify()
+        answer = self.qemu.cmd('human-monitor-command', command_line='savevm one')
+        if answer:
+            raise Lost(f'savevm: {answer}')
+        self.saved = self.seed, dict(self.dimms)
+
+    def do_load(self):
+        if not self.saved or self.saved[1] != self.dimms:
+            return
+        self.verify()
+        self.seed = self.rng.randrange(1 << 30)
+        self.keep()
+        answer = self.qemu.cmd('human-monitor-command', command_line='loadvm one')
+        if answer:
+            raise Lost(f'loadvm: {answer}')
+        self.seed = self.saved[0]
+        self.verify()
+
+    def do_bad_save(self):
+        """A snapshot to a place that is not there."""
+        self.qemu.cmd('snapshot-save', job_id='bad', tag='bad', vmstate='no-such-node',
+                      devices=['no-such-node'])
+        wait_until(lambda: any(j['id'] == 'bad' and j['status'] == 'concluded'
+                               for j in self.qemu.cmd('query-jobs')), 'a job that fails')
+        self.qemu.cmd('job-dismiss', id='bad')
+
+    def do_cancel(self):
+        qemu = self.qemu
+        qemu.cmd('migrate-set-parameters', max_bandwidth=1 << 20)
+        qemu.cmd('migrate', uri='exec:cat > /dev/null')
+        qemu.cmd('migrate_cancel')
+        qemu.wait_migration()
+
+    def do_broken_stream(self):
+        qemu = self.qemu
+        qemu.cmd('migrate-set-parameters', max_bandwidth=0)
+        qemu.cmd('migrate', uri=f'exec:head -c {self.rng.randint(1, 1 << 20)} > /dev/null')
+        qemu.wait_migration()
+        if qemu.cmd('query-status')['status'] != 'running':
+            qemu.cmd('cont')
+
+    def target(self):
+        return Process(self.build, self.shape, self.disk, sorted(self.dimms), incoming=True)
+
+    def start_migration(self, target, bandwidth):
+        multifd = self.rng.random() < .4
+        uri = 'tcp:127.0.0.1:0' if multifd else f'unix:{target.tmp}/migration'
+        for qemu in self.qemu, target:
+            qemu.cmd('migrate-set-capabilities', capabilities=[
+                {'capability': 'multifd', 'state': multifd},
+                {'capability': 'events', 'state': True}])
+        target.cmd('migrate-incoming', uri=uri, **{'exit-on-error': False})
+        if multifd:
+            address, = target.cmd('query-migrate')['socket-address']
+            uri = f'tcp:127.0.0.1:{address["port"]}'
+        self.qemu.cmd('migrate-set-parameters', max_bandwidth=bandwidth, downtime_limit=60000)
+        self.qemu.cmd('migrate', uri=uri)
+
+    def do_migrate(self):
+        target = self.target()
+        self.start_migration(target, 0)
+        for qemu in self.qemu, target:
+            if qemu.wait_migration() != 'completed':
+                raise Lost(f'a migration {qemu.status()}: {qemu.cmd("query-migrate")}')
+        self.qemu.end()
+        self.qemu = target
+        if target.cmd('query-status')['status'] != 'running':
+            target.event_wait('RESUME', 600)
+        self.saved = None
+
+    def do_kill_target(self):
+        target = self.target()
+        self.start_migration(target, 1 << 20)
+        time.sleep(self.rng.random() / 4)
+        target.end(hard=True)
+        self.qemu.wait_migration()
+        if self.qemu.cmd('query-status')['status'] != 'running':
+            self.qemu.cmd('cont')
+        self.count['kills survived'] += 1
+
+    def do_kill_source(self):
+        """The guest is lost with it, but the target ends as it should, and frees its memory."""
+        target = self.target()
+        self.start_migration(target, 1 << 20)
+        time.sleep(self.rng.random() / 4)
+        self.qemu.end(hard=True)
+        if target.wait_migration() == 'completed':
+            raise Lost('half a migration completed')
+        target.end()
+        self.count['kills survived'] += 1
+        self.begin()
+
+
+OPERATIONS = [name[3:] for name in dir(Machine) if name.startswith('do_')]
