@@ -215,7 +215,7 @@ static void test_write_ahead(void)
         vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", at, chunk);
     }
     migrate_set_parameter_int(src->qts, "downtime-limit", 1);
-    migrate_set_parameter_int(src->qts, "max-bandwidth", MiB);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 256 * KiB);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
     VM_WAIT(read_ram_property_int(src->qts, "dirty-sync-count") > 0 &&
