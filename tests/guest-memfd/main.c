@@ -13,6 +13,12 @@
  *   count             add 1 to the first word of each page, pass after pass:
  *                     "ok counting", then until the next line, whatever it
  *                     says: "ok passes=N", if each page holds what it must
+ *   gap               "ok ticks=N": the longest time that a CPU of the last
+ *                     count needed from one page to the next
+ *   touch             write one word of each page: "ok pages=N ticks=N"
+ *   random            read words here and there in a range, each address made
+ *                     from the word before: "ok ticks=N"
+ *   clock             "ok ticks=N": the clock that all of these are told in
  *   read64, write64   "ok VALUE", "ok"
  *   exec              store code, run it, twice; "ok" if it did as it should
  *   smp               how many CPUs share the work of the commands above
@@ -167,6 +173,34 @@ static void count(const uint64_t *arg)
     }
 }
 
+static void gap(const uint64_t *arg)
+{
+    say("ok ticks=%lu\n", memory_gap());
+}
+
+static void touch(const uint64_t *arg)
+{
+    const struct range_list *list = one_range(arg[0], arg[1], PAGE_SIZE);
+
+    if (list) {
+        memory_touch(list, cpus);
+    }
+}
+
+static void random(const uint64_t *arg)
+{
+    const struct range_list *list = one_range(arg[0], arg[1], PAGE_SIZE);
+
+    if (list) {
+        memory_random(list, cpus, arg[2]);
+    }
+}
+
+static void read_clock(const uint64_t *arg)
+{
+    say("ok ticks=%lu\n", arch_clock());
+}
+
 static void read64(const uint64_t *arg)
 {
     if (one_range(arg[0], 8, 8)) {
@@ -255,6 +289,10 @@ static const struct {
     { "checkr",  3, checkr,  " START LENGTH SEED" },
     { "zero",    2, zero,    " START LENGTH" },
     { "count",   2, count,   " all | START LENGTH" },
+    { "gap",     0, gap,     "" },
+    { "touch",   2, touch,   " all | START LENGTH" },
+    { "random",  3, random,  " START LENGTH ACCESSES" },
+    { "clock",   0, read_clock, "" },
     { "read64",  1, read64,  " ADDRESS" },
     { "write64", 2, write64, " ADDRESS VALUE" },
     { "exec",    1, exec,    " ADDRESS" },
@@ -275,6 +313,10 @@ static void obey(unsigned args, char **arg)
     }
     if (args == 2 && equal(arg[0], "count") && equal(arg[1], "all")) {
         memory_count(all_ram(), cpus);
+        return;
+    }
+    if (args == 2 && equal(arg[0], "touch") && equal(arg[1], "all")) {
+        memory_touch(all_ram(), cpus);
         return;
     }
     while (numbers + 1 < args &&

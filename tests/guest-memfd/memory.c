@@ -14,6 +14,7 @@
 static struct {
     const struct range_list *list;
     uint64_t seed;
+    uint64_t accesses;
     bool zero;
     bool stop;
 } job;
@@ -24,6 +25,7 @@ static struct result {
     /* count: in which pass it stopped, and at which page of which range */
     uint64_t pass, at;
     unsigned range;
+    uint64_t gap;
 } cpu_result[MAX_CPUS];
 
 /* What of range @i is for @cpu: an equal number of pages, in one piece. */
@@ -134,6 +136,17 @@ static inline bool stop(unsigned cpu, uint64_t step)
     return __atomic_load_n(&job.stop, __ATOMIC_ACQUIRE);
 }
 
+/* What keeps a CPU from its next page: a fault, or that it does not run. */
+static uint64_t note_gap(struct result *result, uint64_t before)
+{
+    uint64_t now = arch_clock();
+
+    if (now - before > result->gap) {
+        result->gap = now - before;
+    }
+    return now;
+}
+
 /*
  * Add one to the first word of every page, in order, pass after pass.  The
  * memory itself holds the count, so a lost or doubled write shows.
@@ -142,6 +155,7 @@ static void count(unsigned cpu, unsigned cpus)
 {
     struct result *result = &cpu_result[cpu];
     uint64_t step = 0;
+    uint64_t before = arch_clock();
 
     for (result->pass = 1;; result->pass++) {
         /* A CPU may have no page at all: poll between passes, too. */
@@ -160,6 +174,7 @@ static void count(unsigned cpu, unsigned cpus)
                     return;
                 }
                 store(a, result->pass == 1 ? 1 : load(a) + 1);
+                before = note_gap(result, before);
             }
         }
     }
@@ -203,6 +218,9 @@ void memory_count(const struct range_list *list, unsigned cpus)
 
     job.list = list;
     job.stop = false;
+    for (unsigned i = 0; i < MAX_CPUS; i++) {
+        cpu_result[i].gap = 0;
+    }
     say("ok counting\n");
     arch_run(cpus, count);
     read_line(line, sizeof(line));
@@ -218,4 +236,76 @@ void memory_count(const struct range_list *list, unsigned cpus)
         }
     }
     say("ok passes=%lu\n", passes);
+}
+
+/* Of the CPUs that took part in the last count. */
+uint64_t memory_gap(void)
+{
+    uint64_t gap = 0;
+
+    for (unsigned i = 0; i < MAX_CPUS; i++) {
+        if (cpu_result[i].gap > gap) {
+            gap = cpu_result[i].gap;
+        }
+    }
+    return gap;
+}
+
+static void touch(unsigned cpu, unsigned cpus)
+{
+    struct result *result = &cpu_result[cpu];
+
+    result->bytes = 0;
+    for (unsigned i = 0; i < job.list->n; i++) {
+        struct range s = share(i, cpu, cpus);
+
+        for (uint64_t a = s.start; a < s.end; a += PAGE_SIZE) {
+            store(a, 1);
+        }
+        result->bytes += s.end - s.start;
+    }
+}
+
+void memory_touch(const struct range_list *list, unsigned cpus)
+{
+    uint64_t bytes = 0;
+    uint64_t start;
+
+    job.list = list;
+    start = arch_clock();
+    arch_run(cpus, touch);
+    start = arch_clock() - start;
+    for (unsigned i = 0; i < cpus; i++) {
+        bytes += cpu_result[i].bytes;
+    }
+    say("ok pages=%lu ticks=%lu\n", (unsigned long)(bytes / PAGE_SIZE),
+        start);
+}
+
+/*
+ * The next address depends on what the last one held, so that no processor
+ * can look for it before.  The multiplier is Knuth's, of MMIX.
+ */
+static void random_walk(unsigned cpu, unsigned cpus)
+{
+    const struct range *r = &job.list->r[0];
+    uint64_t words = (r->end - r->start) / 8;
+    uint64_t x = cpu + 1;
+
+    for (uint64_t i = 0; i < job.accesses; i++) {
+        x = x * 6364136223846793005ULL + 1442695040888963407ULL;
+        /* Fewer than 2^32 words */
+        x += load(r->start + ((x >> 32) * words >> 32) * 8);
+    }
+}
+
+void memory_random(const struct range_list *list, unsigned cpus, uint64_t n)
+{
+    uint64_t start;
+
+    job.list = list;
+    job.accesses = n;
+    start = arch_clock();
+    arch_run(cpus, random_walk);
+    say("ok ticks=%lu\n", arch_clock() - start);
 }

@@ -61,6 +61,9 @@ void memory_fill(const struct range_list *list, unsigned cpus, uint64_t seed);
 void memory_check(const struct range_list *list, unsigned cpus, uint64_t seed);
 void memory_zero(const struct range_list *list, unsigned cpus);
 void memory_count(const struct range_list *list, unsigned cpus);
+void memory_touch(const struct range_list *list, unsigned cpus);
+void memory_random(const struct range_list *list, unsigned cpus, uint64_t n);
+uint64_t memory_gap(void);
 
 /* What an architecture provides; the comments say what is not obvious. */
 bool serial_ready(void);        /* is there a character to get? */
@@ -73,6 +76,7 @@ void arch_ram(struct range_list *list);     /* what can be tested */
 uint64_t arch_ram_size(void);               /* what the machine has */
 struct range arch_own(void);    /* what the payload itself occupies */
 bool arch_map(uint64_t start, uint64_t end);
+uint64_t arch_clock(void);      /* goes on while the guest does not run */
 void arch_run(unsigned cpus, job_fn *job);
 uint32_t arch_exec(uint64_t addr, uint32_t value);
 _Noreturn void arch_reset(void);

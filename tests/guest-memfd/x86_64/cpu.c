@@ -174,6 +174,11 @@ bool arch_map(uint64_t start, uint64_t end)
     return true;
 }
 
+uint64_t arch_clock(void)
+{
+    return __builtin_ia32_rdtsc();
+}
+
 struct range arch_own(void)
 {
     return (struct range) { (uintptr_t)image, (uintptr_t)own_end };

@@ -9,6 +9,8 @@
 #include "payload.h"
 #include "layout.h"
 #include "io.h"
+#include "pci.h"
+#include "virtio.h"
 
 #define COM1            0x3f8           /* a 16550, interrupt 4 */
 #define COM1_IRQ        4
@@ -30,9 +32,7 @@
 #define RESET_CPU       0x04
 #define RESET_SYSTEM    0x02
 
-#define PCI_ADDRESS     0xcf8
-#define PCI_DATA        0xcfc
-#define HOST_BRIDGE     0x80000000u     /* bus 0, device 0, function 0 */
+#define HOST_BRIDGE     0               /* its number on the first bus */
 #define ID_I440FX       0x12378086
 #define ID_Q35          0x29c08086
 
@@ -100,28 +100,22 @@ void arch_init(void)
     outb(UART_IER, IER_RECEIVED);
 }
 
-static uint32_t pci_read(uint8_t reg)
-{
-    outl(PCI_ADDRESS, HOST_BRIDGE | (reg & ~3u));
-    return inl(PCI_DATA);
-}
-
 static uint8_t pci_read8(uint8_t reg)
 {
-    outl(PCI_ADDRESS, HOST_BRIDGE | (reg & ~3u));
+    pci_select(HOST_BRIDGE, reg);
     return inb(PCI_DATA + reg % 4);
 }
 
 static void pci_write8(uint8_t reg, uint8_t value)
 {
-    outl(PCI_ADDRESS, HOST_BRIDGE | (reg & ~3u));
+    pci_select(HOST_BRIDGE, reg);
     outb(PCI_DATA + reg % 4, value);
 }
 
 /* The first of seven registers; 0 on a machine that we do not know. */
 static uint8_t pam_register(void)
 {
-    switch (pci_read(0)) {
+    switch (pci_read(HOST_BRIDGE, 0)) {
     case ID_I440FX:
         return 0x59;
     case ID_Q35:
@@ -145,13 +139,23 @@ static unsigned pam_get(void)
     return reg ? pci_read8(reg + 1) & 3 : 0;
 }
 
-static void pam(unsigned args, char **arg)
+static void pam_set(unsigned state)
 {
     uint8_t reg = pam_register();
 
+    for (unsigned n = 0; n < 7; n++) {
+        pci_write8(reg + n, state << 4 | (n ? state : 0));
+    }
+}
+
+static void pam(unsigned args, char **arg)
+{
+    uint8_t reg = pam_register();
+    uint64_t times;
+
     if (!reg) {
         say("error no PAM registers known for PCI device %lx\n",
-            (uint64_t)pci_read(0));
+            (uint64_t)pci_read(HOST_BRIDGE, 0));
         return;
     }
     if (args == 2 && equal(arg[1], "query")) {
@@ -160,14 +164,22 @@ static void pam(unsigned args, char **arg)
     }
     for (unsigned i = 0; args == 2 && i < 4; i++) {
         if (equal(arg[1], pam_state[i])) {
-            for (unsigned n = 0; n < 7; n++) {
-                pci_write8(reg + n, i << 4 | (n ? i : 0));
-            }
+            pam_set(i);
             say("ok %s\n", pam_state[pam_get()]);
             return;
         }
     }
-    say("error usage: pam on|off|ro|wo|query\n");
+    if (args == 3 && equal(arg[1], "times") && parse_number(arg[2], &times)) {
+        uint64_t start = arch_clock();
+
+        for (uint64_t i = 0; i < times; i++) {
+            pam_set(3);
+            pam_set(0);
+        }
+        say("ok ticks=%lu\n", arch_clock() - start);
+        return;
+    }
+    say("error usage: pam on|off|ro|wo|query | pam times N\n");
 }
 
 void arch_ram(struct range_list *list)
@@ -193,7 +205,10 @@ uint64_t arch_ram_size(void)
     return size;
 }
 
-/* pam on|off|ro|wo|query: "ok STATE".  KVM does not enforce ro. */
+/*
+ * pam on|off|ro|wo|query: "ok STATE".  KVM does not enforce ro.
+ * pam times N: on and off, N times: "ok ticks=N"
+ */
 bool arch_command(unsigned args, char **arg)
 {
     uint64_t port, value;
@@ -215,7 +230,7 @@ bool arch_command(unsigned args, char **arg)
             say("error usage: outb PORT VALUE\n");
         }
     } else {
-        return false;
+        return virtio_command(args, arg);
     }
     return true;
 }
