@@ -17,6 +17,11 @@ soak:           ## several VMs to which everything happens at once (HOURS=N, SEE
 	@scripts/bootstrap
 	@build=$$(scripts/build-dir) && $$build/tools/venv/bin/python3 tests/soak/soak.py $$build
 
+bench:          ## measure what such RAM costs and gives (scripts/bench --help)
+	@scripts/bench $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(SIZE),--size "$(SIZE)") \
+		$(if $(RAM),--ram "$(RAM)") $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(COMPARE),--compare "$(COMPARE)") \
+		$(if $(filter-out 0,$(BREAKAGE)),--breakage) $(BENCH)
+
 docs:           ## QEMU's manual with our pages: build/docs
 	@scripts/docs
 
@@ -36,4 +41,4 @@ help:           ## show this
 	@awk -F ':.*##' '/^[a-z]+:.*##/ { printf "make %-9s%s\n", $$1, $$2 }' Makefile
 	@echo 'BASE=SERIES, QEMU_SRC=DIR|TARBALL, CC=..., NO_INSTALL=1: see README.md'
 
-.PHONY: all check demo soak docs install deb clean series help
+.PHONY: all bench check demo soak docs install deb clean series help

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The cases: a file a group, whose functions measure one kind of RAM once."""
+
+import importlib
+import time
+from dataclasses import dataclass, field
+
+GROUPS = ('prealloc', 'touch', 'memory', 'start', 'disk', 'balloon', 'migration', 'slots',
+          'teardown', 'random')
+GIB = 1 << 30
+CASES = {}
+
+
+class Broken(Exception):
+    """Why there is no figure, in a sentence."""
+
+
+def wait_until(condition, seconds=1800):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise Broken(f'not within {seconds} s: what was waited for')
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """unit: s, B (bytes) or 1 (a number)
+
+    counted   it does not depend on how fast the machine is: an emulated host may tell it
+    optional  some machines do not have it
+    """
+    unit: str
+    what: str
+    counted: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """measure(run) returns {metric: figure}; bare(run) the arguments of bench/bare.c.
+
+    sizes     of the guest, in GiB; small: in MiB, where only faults are looked for
+    copies    how often its size has to fit into the host's memory (0: nobody touches it)
+    archs     machines on which it can be measured; none: all
+    reasons   {metric: why our RAM has more of it, where it has}
+    """
+    name: str
+    what: str
+    measure: callable
+    metrics: dict
+    backends: tuple = ('guest-memfd', 'memfd')
+    sizes: tuple = (1,)
+    small: int = 128
+    copies: int = 1
+    bare: callable = None
+    bare_metric: str = None
+    goals: tuple = ()
+    reasons: dict = field(default_factory=dict)
+    archs: tuple = ()
+
+    @property
+    def group(self):
+        return self.name.partition('/')[0]
+
+    @property
+    def counted(self):
+        return any(m.counted for m in self.metrics.values())
+
+
+def case(name, what, metrics, **kwargs):
+    """Make a case of a function."""
+    def register(function):
+        CASES[name] = Case(name, what, function, metrics, **kwargs)
+        return function
+    return register
+
+
+def load():
+    """All cases, in the order of GROUPS."""
+    for group in GROUPS:
+        importlib.import_module(f'{__name__}.{group}')
+    return CASES
+
+
+def chosen(words):
+    """The cases that the words mean: names, groups, or "counted"; all without a word."""
+    cases = load()
+    found = {}
+    for word in words or GROUPS:
+        match = {n: c for n, c in cases.items()
+                 if word in (n, c.group) or (word == 'counted' and c.counted)}
+        if not match:
+            raise Broken(f'there is no case or group "{word}"; there are: '
+                         + ', '.join([*GROUPS, 'counted', *cases]))
+        found |= match
+    return [c for n, c in cases.items() if n in found]

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The host's memory: what a process has of it, and that it is warm."""
+
+import contextlib
+import ctypes
+import mmap
+import os
+import tempfile
+from pathlib import Path
+
+MADV_POPULATE_WRITE = 23
+PR_SET_THP_DISABLE = 41
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def warm(size):
+    """Let another process have so much memory and give it back.
+
+    On a virtual host, memory that has not been used for a while has to come from the host's own
+    host first. Whoever is measured then must not pay for that.
+    """
+    if not size:
+        return
+    child = os.fork()
+    if not child:
+        try:
+            mmap.mmap(-1, size).madvise(MADV_POPULATE_WRITE)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitpid(child, 0)[1]:
+        raise OSError(f'the host has no {size >> 20} MiB of memory to touch beforehand')
+
+
+@contextlib.contextmanager
+def huge_pages(allowed):
+    """Whether programs that are started meanwhile may have transparent huge pages."""
+    LIBC.prctl(PR_SET_THP_DISABLE, int(not allowed), 0, 0, 0)
+    try:
+        yield
+    finally:
+        LIBC.prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0)
+
+
+def table(text):
+    """{name: bytes} of lines like "VmPTE:  12 kB" or "anon 4096"."""
+    found = {}
+    for line in text.splitlines():
+        words = line.replace(':', ' ').split()
+        if len(words) > 1 and words[1].isdigit():
+            found[words[0]] = int(words[1]) << (10 if words[2:] == ['kB'] else 0)
+    return found
+
+
+def meminfo():
+    return table(Path('/proc/meminfo').read_text(encoding='ascii'))
+
+
+def process(pid):
+    return table(Path(f'/proc/{pid}/status').read_text(encoding='ascii'))
+
+
+class Group:
+    """A memory cgroup for one process, which says what is charged to it."""
+
+    def __init__(self, top):
+        self.path = Path(tempfile.mkdtemp(prefix='guest-memfd-bench.', dir=top))
+
+    def wrapper(self):
+        """Words before a command that is to be in it."""
+        return ['/bin/sh', '-c', 'echo $$ >"$0" && exec "$@"', str(self.path / 'cgroup.procs')]
+
+    def charge(self):
+        return int((self.path / 'memory.current').read_text(encoding='ascii'))
+
+    def kvm_tables(self):
+        """The page tables that KVM has for the guest."""
+        return table((self.path / 'memory.stat').read_text(encoding='ascii'))['sec_pagetables']
+
+    def remove(self):
+        self.path.rmdir()
+
+
+@contextlib.contextmanager
+def cgroups():
+    """A directory in which this process may create memory cgroups (version 2)."""
+    mounts = [line.split() for line in Path('/proc/mounts').read_text().splitlines()]
+    top = next((Path(m[1]) for m in mounts if m[2] == 'cgroup2'), None)
+    made = None
+    if not top:
+        # A host of tests/nested, which has none mounted
+        top = made = Path(tempfile.mkdtemp(prefix='guest-memfd-bench-cgroup.'))
+        if LIBC.mount(b'none', os.fsencode(top), b'cgroup2', 0, None):
+            made.rmdir()
+            raise OSError(f'cannot mount cgroup2: {os.strerror(ctypes.get_errno())}')
+    try:
+        (top / 'cgroup.subtree_control').write_text('+memory', encoding='ascii')
+        yield top
+    finally:
+        if made:
+            LIBC.umount2(os.fsencode(made), 2)          # MNT_DETACH
+            made.rmdir()
