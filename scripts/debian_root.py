@@ -81,7 +81,9 @@ class Root:
                 for line in lines if '=' in line}
 
     def apt(self, *arguments):
-        return self.run('apt-get', '-y', '--no-install-recommends', *arguments)
+        # What is only recommended or suggested by a package here is not kept for it.
+        weak = [f'-oAPT::AutoRemove::{kind}Important=false' for kind in ('Recommends', 'Suggests')]
+        return self.run('apt-get', '-y', '--no-install-recommends', *weak, *arguments)
 
     def install(self, debs):
         """Install packages from files."""
