@@ -356,6 +356,8 @@ int mincore(void *addr, size_t len, unsigned char *vec)
 
 /* libnuma's */
 long mbind(void *addr, unsigned long len, int mode, const unsigned long *mask,
+           unsigned long max, unsigned flags);
+long mbind(void *addr, unsigned long len, int mode, const unsigned long *mask,
            unsigned long max, unsigned flags)
 {
     static long (*real)(void *, unsigned long, int, const unsigned long *,

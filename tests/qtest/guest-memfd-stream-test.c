@@ -92,7 +92,7 @@ static void test_truncated(void)
 {
     g_autoptr(GRand) rand =
         g_rand_new_with_seed(number("GUEST_MEMFD_SEED", 20261125));
-    int steps = number("GUEST_MEMFD_STEPS", 15);
+    int steps = number("GUEST_MEMFD_STEPS", 8);
 
     for (int i = 0; i < steps; i++) {
         size_t len = g_rand_double(rand) * (stream_len - 1);
@@ -139,7 +139,7 @@ static void test_corrupt(void)
     g_autoptr(GRand) rand =
         g_rand_new_with_seed(number("GUEST_MEMFD_SEED", 20261125));
     g_autoptr(GArray) headers = stream_find_headers(stream, stream_len);
-    int steps = number("GUEST_MEMFD_STEPS", 45), refused = 0;
+    int steps = number("GUEST_MEMFD_STEPS", 24), refused = 0;
 
     g_assert_cmpint(headers->len, >, 1024);
     for (int i = 0; i < steps; i++) {
