@@ -12,8 +12,9 @@ from pathlib import Path
 
 PRIVATE_APT = Path(__file__).resolve().parent / 'private-apt'
 # What runs and what is fetched there leaves this behind, whatever is installed.
+# (Of these, Debian 13's netbase makes etc/hosts, and leaves it.)
 VOLATILE = ('dev', 'proc', 'sys', 'run', 'tmp', 'var/tmp', 'var/cache', 'var/log', 'var/backups',
-            'var/lib/apt', 'var/lib/dpkg', 'etc/resolv.conf', 'etc/ld.so.cache',
+            'var/lib/apt', 'var/lib/dpkg', 'etc/hosts', 'etc/resolv.conf', 'etc/ld.so.cache',
             'usr/sbin/policy-rc.d')
 ENVIRONMENT = {'PATH': '/usr/sbin:/usr/bin:/sbin:/bin', 'DEBIAN_FRONTEND': 'noninteractive',
                'LC_ALL': 'C.UTF-8', 'HOME': '/root'}
