@@ -21,6 +21,8 @@ PAGES = [*TOP.glob('*.md'), *TOP.glob('docs/*/*.rst')]
 SCHEMA = (TOP / 'qapi/guest-memfd.json').read_text()
 # What QEMU, the kernel and other programs say, and we only explain
 FOREIGN = {'Permission denied', 'Too many open files', 'Unknown ramblock',
+           # since QEMU 10.2
+           'Snapshots are not compatible with multifd',
            'preallocating memory failed: Cannot allocate memory',
            'vhost_set_mem_table failed: Input/output error'}
 

@@ -403,8 +403,7 @@ static const Late hidden[] = {
 
 static void add(const char *group, const Late *c, GTestDataFunc func)
 {
-    g_autofree char *path = g_strdup_printf("/guest-memfd/switch/%s/%s", group,
-                                            c->name);
+    g_autofree char *path = g_strdup_printf("/guest-memfd/%s/%s", group, c->name);
 
     if (!*c->accel || kvm_dirty_ring_supported()) {
         qtest_add_data_func(path, c, func);
@@ -429,10 +428,10 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/switch/prepared", test_prepared);
 #ifndef HOST_AARCH64
     for (int i = 0; i < ARRAY_SIZE(late); i++) {
-        add("late-delete", &late[i], test_late_delete);
+        add("switch/late-delete", &late[i], test_late_delete);
     }
     for (int i = 0; i < ARRAY_SIZE(hidden); i++) {
-        add("hidden", &hidden[i], test_hidden);
+        add("switch/hidden", &hidden[i], test_hidden);
     }
 #endif
     ret = g_test_run();
