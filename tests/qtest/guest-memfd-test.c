@@ -305,12 +305,13 @@ static void test_fault_stop(const void *err)
  */
 static void test_fault_private(void)
 {
-    g_autofree char *log = g_strdup_printf("%s.log", fault_path);
-    g_autofree char *args = g_strdup_printf(
-        " -D %s -trace kvm_convert_memory -trace kvm_guest_memfd_fault", log);
-    g_autofree char *text = NULL;
-    VM *vm = start_faulty(EFAULT, KVM_MEMORY_EXIT_FLAG_PRIVATE, args);
+    g_autofree char *log = NULL, *args = NULL, *text = NULL;
+    VM *vm;
 
+    close(g_file_open_tmp("guest-memfd-log-XXXXXX", &log, NULL));
+    args = g_strdup_printf(" -D %s -trace kvm_convert_memory"
+                           " -trace kvm_guest_memfd_fault", log);
+    vm = start_faulty(EFAULT, KVM_MEMORY_EXIT_FLAG_PRIVATE, args);
     vm_poke(vm);
     qtest_qmp_eventwait(vm->qts, "STOP");
     vm_quit(vm);
