@@ -214,6 +214,7 @@ static void test_refused(const void *data)
     int err, status;
     GPid second;
 
+    vm_wait_ready(first);
     start_guest(first, c);
     g_assert_true(g_spawn_async_with_pipes(NULL, argv, NULL,
                                            G_SPAWN_DO_NOT_REAP_CHILD, NULL,
