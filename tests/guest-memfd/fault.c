@@ -44,6 +44,7 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -97,8 +98,7 @@ static bool find_number(const char *name, int *value)
     for (const char *word = faults ? faults->words : ""; *word; word++) {
         if ((word == faults->words || word[-1] == ' ') &&
             !strncmp(word, name, n) && word[n] == '=') {
-            *value = strtol(word + n + 1, NULL, 0);
-            return true;
+            return sscanf(word + n + 1, "%i", value) == 1;
         }
     }
     return false;
@@ -110,11 +110,15 @@ static bool meets(const char *at, uint64_t n, const char **end)
     bool met = *at == '=';
 
     while (*at == '@' || *at == ',') {
-        char *rest;
-        uint64_t wanted = strtoull(at + 1, &rest, 0);
+        long long wanted;
+        int len;
 
-        met |= *rest == '+' ? n >= wanted : n == wanted;
-        at = rest + (*rest == '+');
+        if (sscanf(at + 1, "%lli%n", &wanted, &len) != 1) {
+            break;
+        }
+        at += 1 + len;
+        met |= *at == '+' ? n >= wanted : n == wanted;
+        at += *at == '+';
     }
     *end = at + 1;
     return met && *at == '=';
@@ -135,7 +139,7 @@ static bool fault(FaultKind kind, int *value)
 
         if ((word == faults->words || word[-1] == ' ') &&
             !strncmp(word, name, len) && meets(word + len, n, &number)) {
-            *value = strtol(number, NULL, 0);
+            sscanf(number, "%i", value);
             __atomic_add_fetch(&faults->failed, 1, __ATOMIC_SEQ_CST);
             return true;
         }
@@ -163,7 +167,7 @@ static FaultKind region_kind(const struct kvm_userspace_memory_region2 *r)
 static bool names_file(const struct kvm_userspace_memory_region2 *r)
 {
     bool ours = (int)r->guest_memfd >= 0 &&
-                r->memory_size != 2 * sysconf(_SC_PAGESIZE);
+                r->memory_size != 2 * sysconf(_SC_PAGE_SIZE);
 
     is_gmem_slot[r->slot % ARRAY_SIZE(is_gmem_slot)] = ours;
     return ours;
@@ -354,9 +358,8 @@ int mincore(void *addr, size_t len, unsigned char *vec)
            ? fail(value) : real(addr, len, vec);
 }
 
-/* libnuma's */
-long mbind(void *addr, unsigned long len, int mode, const unsigned long *mask,
-           unsigned long max, unsigned flags);
+/* libnuma's, whose header need not be there */
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
 long mbind(void *addr, unsigned long len, int mode, const unsigned long *mask,
            unsigned long max, unsigned flags)
 {

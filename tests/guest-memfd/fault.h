@@ -13,20 +13,55 @@
 #define FAULT_FILE_SIZE 8192
 
 /* Calls that can be made to fail; fault.c says what they are */
-#define FAULT_KINDS(X) \
-    X(cap) X(flags) X(ext) X(enable) X(create) X(bind) X(log) X(hva) \
-    X(delete) X(getlog) X(clearlog) X(resetrings) X(prefault) X(run) X(uffd) \
-    X(mmap) X(madvise) X(mincore) X(mbind) X(fallocate) X(punch) X(fstat)
-
 typedef enum FaultKind {
-#define FAULT_ENUM(kind) FAULT_##kind,
-    FAULT_KINDS(FAULT_ENUM)
+    FAULT_cap,
+    FAULT_flags,
+    FAULT_ext,
+    FAULT_enable,
+    FAULT_create,
+    FAULT_bind,
+    FAULT_log,
+    FAULT_hva,
+    FAULT_delete,
+    FAULT_getlog,
+    FAULT_clearlog,
+    FAULT_resetrings,
+    FAULT_prefault,
+    FAULT_run,
+    FAULT_uffd,
+    FAULT_mmap,
+    FAULT_madvise,
+    FAULT_mincore,
+    FAULT_mbind,
+    FAULT_fallocate,
+    FAULT_punch,
+    FAULT_fstat,
     FAULT_KINDS_N
 } FaultKind;
 
 static const char *const fault_names[FAULT_KINDS_N] = {
-#define FAULT_NAME(kind) #kind,
-    FAULT_KINDS(FAULT_NAME)
+    [FAULT_cap] = "cap",
+    [FAULT_flags] = "flags",
+    [FAULT_ext] = "ext",
+    [FAULT_enable] = "enable",
+    [FAULT_create] = "create",
+    [FAULT_bind] = "bind",
+    [FAULT_log] = "log",
+    [FAULT_hva] = "hva",
+    [FAULT_delete] = "delete",
+    [FAULT_getlog] = "getlog",
+    [FAULT_clearlog] = "clearlog",
+    [FAULT_resetrings] = "resetrings",
+    [FAULT_prefault] = "prefault",
+    [FAULT_run] = "run",
+    [FAULT_uffd] = "uffd",
+    [FAULT_mmap] = "mmap",
+    [FAULT_madvise] = "madvise",
+    [FAULT_mincore] = "mincore",
+    [FAULT_mbind] = "mbind",
+    [FAULT_fallocate] = "fallocate",
+    [FAULT_punch] = "punch",
+    [FAULT_fstat] = "fstat",
 };
 
 typedef struct FaultFile {

@@ -193,6 +193,7 @@ static const Refusal refusals[] = {
 /* A QEMU that cannot use the files says so and ends; the first VM goes on */
 static void test_refused(const void *data)
 {
+    static const char *not_failed[] = { "completed", NULL };
     const Refusal *r = data;
     const VMKind *c = &vm_kinds[0];
     g_autofree char *cpr = g_strdup_printf("%s/cpr", tmp);
@@ -233,8 +234,7 @@ static void test_refused(const void *data)
     g_assert_nonnull(strstr(said, "memory backend 'ram0'"));
     g_assert_nonnull(strstr(said, r->says));
 
-    wait_for_migration_status(first->qts, "failed",
-                              (const char *[]) { "completed", NULL });
+    wait_for_migration_status(first->qts, "failed", not_failed);
     wait_running(first);
     check_guest(first);
     vm_quit(first);

@@ -25,6 +25,7 @@
 /* Host memory that a test may cost for other reasons: a few pages of devices */
 #define SLACK MiB
 
+static const char *ended[] = { "completed", "failed", NULL };
 static char *tmp;
 
 typedef struct Case {
@@ -162,7 +163,6 @@ static const Case migrations[] = {
 static void test_write_into_hole(void)
 {
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
-    const char *ended[] = { "completed", "failed", NULL };
     VM *src = start(NULL, ""), *dst = start(NULL, "-incoming defer");
 
     vm_wait_ready(src);
@@ -259,8 +259,7 @@ static void test_write_between_passes(void)
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
-    wait_for_migration_status(src->qts, "pre-switchover",
-                              (const char *[]) { "completed", "failed", NULL });
+    wait_for_migration_status(src->qts, "pre-switchover", ended);
     qtest_writeq(src->qts, last, 0x1234);
     migrate_continue(src->qts, "pre-switchover");
     wait_for_migration_complete(src->qts);
@@ -286,8 +285,7 @@ static void test_write_in_two_blocks(void)
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
-    wait_for_migration_status(src->qts, "pre-switchover",
-                              (const char *[]) { "completed", "failed", NULL });
+    wait_for_migration_status(src->qts, "pre-switchover", ended);
     qtest_writeq(src->qts, VM_AT(at), 0x1234);
     qtest_writeq(src->qts, dimm_at, 0x5678);
     migrate_continue(src->qts, "pre-switchover");
