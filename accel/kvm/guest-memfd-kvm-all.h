@@ -71,17 +71,12 @@ bool kvm_gmem_log_sync(KVMMemoryListener *kml, MemoryRegionSection *section);
 void kvm_gmem_fill_dirty(KVMSlot *slot);
 
 /**
- * kvm_gmem_cell_at: the size of the memslot at the start of a range
- *
- * @gpa: where the range begins
- * @size: of it, in bytes
+ * kvm_gmem_has_cell: does a memslot of guest_memfd RAM begin at an address?
  *
  * Called by kvm_accel_has_memory(), so that "info mtree -f" knows RAM that has
  * been cut into cells.
- *
- * Returns: the size of the memslot of guest_memfd RAM there, else @size
  */
-hwaddr kvm_gmem_cell_at(KVMMemoryListener *kml, hwaddr gpa, hwaddr size);
+bool kvm_gmem_has_cell(KVMMemoryListener *kml, hwaddr gpa);
 
 /**
  * kvm_gmem_handle_fault: a guest page fault that KVM could not serve

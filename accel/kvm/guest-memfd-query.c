@@ -65,12 +65,12 @@ GuestMemfdSlotList *kvm_gmem_query_slots(RAMBlock *rb)
     return list;
 }
 
-hwaddr kvm_gmem_cell_at(KVMMemoryListener *kml, hwaddr gpa, hwaddr size)
+bool kvm_gmem_has_cell(KVMMemoryListener *kml, hwaddr gpa)
 {
     for (int i = 0; i < kml->nr_slots_allocated; i++) {
         if (kml->slots[i].gmem && kml->slots[i].start_addr == gpa) {
-            return MIN(kml->slots[i].memory_size, size);
+            return true;
         }
     }
-    return size;
+    return false;
 }

@@ -82,6 +82,42 @@ static int set_region(KVMSlot *slot, uint32_t flags, uint64_t size)
     return ret;
 }
 
+/* How often the VM has begun to run, and whether it is stopped; under the BQL */
+static unsigned int runs;
+static bool stopped;
+
+/* Called when all vCPUs have stopped, or before the first one runs */
+static void vm_state_changed(void *opaque, bool running, RunState state)
+{
+    runs += running;
+    stopped = !running;
+}
+
+void gmem_slot_init(void)
+{
+    static bool initialized;
+
+    if (!initialized) {
+        initialized = true;
+        qemu_add_vm_change_state_handler(vm_state_changed, NULL);
+    }
+}
+
+/*
+ * May the guest have written to a slot that nobody logs, since it was asked
+ * last?  Not if it has been stopped all the time: a migration has to end then.
+ */
+static bool may_be_written(KVMSlot *slot)
+{
+    if (stopped && slot->gmem->asked_stopped &&
+        slot->gmem->asked_after_runs == runs) {
+        return false;
+    }
+    slot->gmem->asked_stopped = stopped;
+    slot->gmem->asked_after_runs = runs;
+    return true;
+}
+
 static void mark_dirty(KVMSlot *slot)
 {
     uint64_t pages = slot->memory_size / qemu_real_host_page_size();
@@ -95,7 +131,7 @@ void gmem_slot_sync_dirty(KVMSlot *slot)
 {
     if (kvm_slot_get_dirty_log(kvm_state, slot)) {
         kvm_slot_sync_dirty_pages(slot);
-    } else {
+    } else if (may_be_written(slot)) {
         mark_dirty(slot);
     }
 }
@@ -278,7 +314,7 @@ static KVMSlot *new_slot(KVMMemoryListener *kml, MemoryRegion *mr, hwaddr gpa,
     return slot;
 }
 
-void gmem_slot_add(KVMMemoryListener *kml, const GmemView *view)
+bool gmem_slot_add(KVMMemoryListener *kml, const GmemView *view)
 {
     MemoryRegion *mr = view->opaque;
     KVMSlot *slot = new_slot(kml, mr, view->gpa, view->offset, view->size);
@@ -288,10 +324,14 @@ void gmem_slot_add(KVMMemoryListener *kml, const GmemView *view)
                      " address 0x%" HWADDR_PRIx,
                      memory_region_name(mr), view->gpa);
         stop_vm();
-    } else if (!register_slot(slot, view)) {
+        return false;
+    }
+    if (!register_slot(slot, view)) {
         forget(kml, slot);
         stop_vm();
+        return false;
     }
+    return !slot->gmem->unlogged;
 }
 
 bool gmem_slot_remove(KVMMemoryListener *kml, KVMSlot *slot)
@@ -305,7 +345,7 @@ bool gmem_slot_remove(KVMMemoryListener *kml, KVMSlot *slot)
     return true;
 }
 
-void gmem_slot_change_log(KVMSlot *slot, const GmemView *view)
+bool gmem_slot_change_log(KVMSlot *slot, const GmemView *view)
 {
     uint32_t log = view->logged ? KVM_MEM_LOG_DIRTY_PAGES : 0;
     bool was_logged = slot->old_flags & KVM_MEM_LOG_DIRTY_PAGES;
@@ -315,6 +355,7 @@ void gmem_slot_change_log(KVMSlot *slot, const GmemView *view)
     }
     show_logged(slot, view->logged, was_logged);
     gmem_slot_set_state(slot, view);
+    return slot->old_flags == log;
 }
 
 bool gmem_slot_switch(KVMMemoryListener *kml, KVMSlot *slot,
@@ -332,12 +373,13 @@ bool gmem_slot_switch(KVMMemoryListener *kml, KVMSlot *slot,
         return false;
     }
     gmem->switches++;
-    return true;
+    /* What KVM refused to bind is settled, until it is logged again */
+    return slot->old_flags == gmem_flags(view) || slot->gmem->refused;
 }
 
 void kvm_gmem_fill_dirty(KVMSlot *slot)
 {
-    if (slot->gmem && slot->gmem->unlogged) {
+    if (slot->gmem && slot->gmem->unlogged && may_be_written(slot)) {
         bitmap_set(slot->dirty_bmap, 0,
                    slot->memory_size / qemu_real_host_page_size());
     }

@@ -20,6 +20,8 @@
  * @refused: KVM would not bind it; asked again after the next logging
  * @unlogged: dirty logging is wanted, and KVM would not log: every page of
  *     the slot counts as dirty at each synchronisation
+ * @asked_stopped: the VM was stopped when that was last asked for
+ * @asked_after_runs: ... and had run so often
  * @state: bound, or the reason why not
  */
 typedef struct KVMGmemSlot {
@@ -27,8 +29,15 @@ typedef struct KVMGmemSlot {
     bool wanted;
     bool refused;
     bool unlogged;
+    bool asked_stopped;
+    unsigned int asked_after_runs;
     GuestMemfdSlotState state;
 } KVMGmemSlot;
+
+/**
+ * gmem_slot_init: there will be such memslots
+ */
+void gmem_slot_init(void);
 
 /**
  * gmem_slot_offset: where in the file a slot begins, in bytes
@@ -48,15 +57,19 @@ void gmem_slot_set_state(KVMSlot *slot, const GmemView *view);
  * @view: its @opaque is the MemoryRegion that it shows
  *
  * Stops the VM if KVM takes no memslot there at all.
+ *
+ * Returns: false if it has to be tried again
  */
-void gmem_slot_add(KVMMemoryListener *kml, const GmemView *view);
+bool gmem_slot_add(KVMMemoryListener *kml, const GmemView *view);
 
 /**
  * gmem_slot_change_log: begin or end the log of a slot that stays
  *
  * @view: the same address, size and part of the file, planned
+ *
+ * Returns: false if KVM would not: it has to be tried again
  */
-void gmem_slot_change_log(KVMSlot *slot, const GmemView *view);
+bool gmem_slot_change_log(KVMSlot *slot, const GmemView *view);
 
 /**
  * gmem_slot_switch: make a slot what is planned by deleting it first
@@ -65,8 +78,9 @@ void gmem_slot_change_log(KVMSlot *slot, const GmemView *view);
  *
  * Called while no vCPU runs.
  *
- * Returns: false if KVM would not, and the slot is what it was; or it took
- * none in its place, and the VM stops
+ * Returns: false if it has to be tried again: KVM would not delete it, and the
+ * slot is what it was; or it took another in its place than was planned; or it
+ * took none, and the VM stops
  */
 bool gmem_slot_switch(KVMMemoryListener *kml, KVMSlot *slot,
                       const GmemView *view);

@@ -92,7 +92,9 @@ static void remove_section(KVMMemoryListener *kml, MemoryRegionSection *section)
     GArray *sections = get_space(kml)->sections;
     Section gone;
 
-    get_section(section, &gone);
+    if (!get_section(section, &gone)) {
+        return;
+    }
     for (guint i = 0; i < sections->len; i++) {
         Section *s = &g_array_index(sections, Section, i);
 
@@ -285,12 +287,16 @@ static void commit(KVMMemoryListener *kml, bool inhibited)
         i = switch_some(kml, by_gpa, switched, i, inhibited);
     }
     for (guint i = 0; i < added->len; i++) {
-        gmem_slot_add(kml, added->pdata[i]);
+        if (!gmem_slot_add(kml, added->pdata[i])) {
+            kml->gmem->stale = true;
+        }
     }
     for (guint i = 0; i < relogged->len; i++) {
         GmemView *view = relogged->pdata[i];
 
-        gmem_slot_change_log(view_slot(kml, by_gpa, view), view);
+        if (!gmem_slot_change_log(view_slot(kml, by_gpa, view), view)) {
+            kml->gmem->stale = true;
+        }
     }
     if (later) {
         kvm_gmem_switch_later();

@@ -13,6 +13,7 @@
 #include "system/kvm_int.h"
 #include "guest-memfd-prefault.h"
 #include "guest-memfd-probe.h"
+#include "guest-memfd-slot.h"
 #include "guest-memfd-zap.h"
 #include "trace.h"
 
@@ -120,6 +121,7 @@ bool kvm_gmem_prepare_bind(Gmem *gmem, Error **errp)
 
     kvm_gmem_init_zap();
     kvm_gmem_init_prefault();
+    gmem_slot_init();
     if (gmem->kvm_bind == ON_OFF_AUTO_OFF || kvm_gmem_probe_execute(&err)) {
         return true;
     }
