@@ -5,7 +5,7 @@
  * a memslot that was switched has lost its page tables.  Where KVM has
  * two-dimensional paging, the guest would fault on each page once more:
  * KVM_PRE_FAULT_MEMORY does all of that in a few calls.  A vCPU has to make
- * them.  So each takes a share now and then, and the guest runs in between.
+ * them.  So they take turns, and the guest runs on the others and in between.
  * Holes stay holes.
  *
  * Where KVM shadows the guest's page tables it cannot do so.  There it takes
@@ -17,6 +17,7 @@
 
 #include "qemu/osdep.h"
 #include <linux/kvm.h>
+#include "qemu/main-loop.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
@@ -30,10 +31,11 @@
 #include "system/kvm_int.h"
 #include "system/runstate.h"
 #include "guest-memfd-prefault.h"
+#include "guest-memfd-switch.h"
 #include "guest-memfd-zap.h"
 #include "trace.h"
 
-/* How long a vCPU, which has the BQL, works at a time, and rests */
+/* How long a vCPU works at a time, and all of them rest then */
 #define WORK_US 2000
 #define PAUSE_US 5000
 #define CHUNK (2 * MiB)
@@ -41,9 +43,11 @@
 static bool can;                /* KVM has two-dimensional paging */
 static bool incoming;           /* memory came before the VM first ran */
 
-/* Guest memory that is still to be mapped; under the BQL */
-static GArray *todo;
+/* All under the BQL */
+static GArray *todo;            /* guest memory that is still to be mapped */
+static bool whole;              /* ... with what is only preallocated */
 static QEMUTimer *timer;
+static unsigned int turn;       /* of the vCPU that works next */
 
 static void give_up(void)
 {
@@ -54,6 +58,17 @@ static void give_up(void)
 static bool is_preallocated(const RAMBlock *rb)
 {
     return MEMORY_BACKEND(rb->mr->owner)->prealloc;
+}
+
+/*
+ * What mincore() does not see, because it was only preallocated.  Later, all
+ * of that has been mapped once, and what is not there was given back.  Nor
+ * has virtio-mem a use for what is not plugged.
+ */
+static bool has_no_holes(const RAMBlock *rb)
+{
+    return whole && is_preallocated(rb) &&
+           !memory_region_has_ram_discard_manager(rb->mr);
 }
 
 static void skip(struct kvm_pre_fault_memory *range, uint64_t size)
@@ -84,7 +99,7 @@ static uint64_t skip_holes(struct kvm_pre_fault_memory *range)
         size = MIN(size, int128_get64(section.size));
         from = 0;
         to = size;
-        if (!is_preallocated(rb)) {
+        if (!has_no_holes(rb)) {
             gmem_holes_find(&holes, rb, start, start + size);
             while (from < size && gmem_holes_at(&holes, start + from)) {
                 from += page_size;
@@ -96,22 +111,31 @@ static uint64_t skip_holes(struct kvm_pre_fault_memory *range)
         }
     }
     memory_region_unref(section.mr);
-    skip(range, MIN(from, range->size));
-    return MIN(to - from, range->size);
+    skip(range, from);
+    return to - from;
 }
 
-/* On a vCPU */
+/*
+ * On a vCPU.  While KVM works, others may have the BQL, and whatever changes
+ * memslots may interrupt it.
+ */
 static void work(CPUState *cpu, run_on_cpu_data unused)
 {
     int64_t end = g_get_monotonic_time() + WORK_US;
+    g_autoptr(GArray) mine = todo ? g_array_ref(todo) : NULL;
 
-    while (todo && todo->len && g_get_monotonic_time() < end) {
+    while (mine && mine == todo && mine->len && g_get_monotonic_time() < end) {
         struct kvm_pre_fault_memory *next =
-            &g_array_index(todo, struct kvm_pre_fault_memory, todo->len - 1);
+            &g_array_index(mine, struct kvm_pre_fault_memory, mine->len - 1);
         uint64_t size = skip_holes(next);
         struct kvm_pre_fault_memory now = { .gpa = next->gpa, .size = size };
-        int ret = size ? kvm_vcpu_ioctl(cpu, KVM_PRE_FAULT_MEMORY, &now) : 0;
+        int ret = 0;
 
+        if (size) {
+            bql_unlock();
+            ret = kvm_vcpu_ioctl(cpu, KVM_PRE_FAULT_MEMORY, &now);
+            bql_lock();
+        }
         /* KVM leaves in @now what it has not done */
         skip(next, size - now.size);
         if (ret < 0 && ret != -EINTR && ret != -EAGAIN) {
@@ -122,24 +146,44 @@ static void work(CPUState *cpu, run_on_cpu_data unused)
             end = 0;
         }
         if (!next->size) {
-            g_array_set_size(todo, todo->len - 1);
+            g_array_set_size(mine, mine->len - 1);
         }
+    }
+    if (mine && mine == todo) {
+        timer_mod(timer, qemu_clock_get_us(QEMU_CLOCK_VIRTUAL) + PAUSE_US);
     }
 }
 
-static void distribute(void *opaque)
+static CPUState *next_cpu(void)
 {
+    unsigned int n = 0;
     CPUState *cpu;
 
-    if (!todo->len) {
+    CPU_FOREACH(cpu) {
+        if (n++ == turn) {
+            turn++;
+            return cpu;
+        }
+    }
+    turn = 1;
+    return first_cpu;
+}
+
+/* One vCPU at a time, so that the guest goes on */
+static void distribute(void *opaque)
+{
+    if (todo->len == 0) {
         trace_kvm_guest_memfd_prefault(0, 0, 0);
         give_up();
-        return;
+    } else if (kvm_gmem_logging_ahead() || global_dirty_tracking) {
+        /*
+         * To KVM, what it maps is written then: a dirty ring would overflow.
+         * The end of logging begins anew.
+         */
+        give_up();
+    } else {
+        async_run_on_cpu(next_cpu(), work, RUN_ON_CPU_NULL);
     }
-    CPU_FOREACH(cpu) {
-        async_run_on_cpu(cpu, work, RUN_ON_CPU_NULL);
-    }
-    timer_mod(timer, qemu_clock_get_us(QEMU_CLOCK_VIRTUAL) + PAUSE_US);
 }
 
 static void collect(RAMBlock *rb)
@@ -158,7 +202,7 @@ static void collect(RAMBlock *rb)
     }
 }
 
-static void begin(bool preallocated_only)
+static void begin(bool first)
 {
     RAMBlock *rb;
 
@@ -166,11 +210,12 @@ static void begin(bool preallocated_only)
         return;
     }
     give_up();
+    whole = first;
     todo = g_array_new(false, false, sizeof(struct kvm_pre_fault_memory));
     RCU_READ_LOCK_GUARD();
     RAMBLOCK_FOREACH(rb) {
         if (rb->gmem && gmem_backend_id(rb) &&
-            (is_preallocated(rb) || !preallocated_only)) {
+            (is_preallocated(rb) || incoming || !first)) {
             collect(rb);
         }
     }
@@ -184,7 +229,7 @@ static void vm_state_changed(void *opaque, bool running, RunState state)
 
     if (running && !done) {
         done = true;
-        begin(!incoming);
+        begin(true);
     }
 }
 
