@@ -43,7 +43,7 @@ bool kvm_gmem_handle_fault(CPUState *cpu, int err, int *ret)
 
         trace_kvm_guest_memfd_fault(id, gpa, err);
         *ret = -1;
-#ifdef KVM_HAVE_MCE_INJECTION
+#if defined(__x86_64__) || defined(__aarch64__)
         if (err == -EHWPOISON) {
             /* As a SIGBUS on the host mapping would: machine check or abort */
             kvm_arch_on_sigbus_vcpu(cpu, BUS_MCEERR_AR,
