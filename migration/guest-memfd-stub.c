@@ -21,6 +21,14 @@ void gmem_migration_begins(void)
 {
 }
 
+void gmem_migration_ended(void)
+{
+}
+
+void gmem_cursor_forget(GmemCursor *cursor)
+{
+}
+
 bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset)
 {
     return false;

@@ -16,7 +16,6 @@
 #include "exec/cpu-common.h"
 #include "exec/ramlist.h"
 #include "exec/target_page.h"
-#include "migration/misc.h"
 #include "system/hostmem.h"
 #include "guest-memfd.h"
 #include "migration-stats.h"
@@ -117,25 +116,23 @@ bool gmem_check_snapshot(const bool *caps, Error **errp)
  * Source
  */
 
-static int migration_over(NotifierWithReturn *notifier, MigrationEvent *event,
-                          Error **errp)
-{
-    if (event->type != MIG_EVENT_PRECOPY_SETUP) {
-        kvm_gmem_logging_ended();
-    }
-    return 0;
-}
+/* gmem_migration_begins() was called; under the BQL */
+static bool prepared;
 
 void gmem_migration_begins(void)
 {
-    static NotifierWithReturn notifier;
-
     bql_lock();
-    if (!notifier.notify) {
-        migration_add_notifier(&notifier, migration_over);
-    }
+    prepared = true;
     bql_unlock();
     kvm_gmem_logging_begins();
+}
+
+void gmem_migration_ended(void)
+{
+    if (prepared) {
+        prepared = false;
+        kvm_gmem_logging_ended();
+    }
 }
 
 /*
@@ -158,7 +155,6 @@ static void populate(const GmemHoles *holes)
 
 bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset)
 {
-    uint64_t pass = stat64_get(&mig_stats.dirty_sync_count);
     GmemHoles *holes = &cursor->holes;
 
     if (!rb->gmem || migrate_background_snapshot()) {
@@ -167,22 +163,26 @@ bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset)
     /*
      * What is known of a page must have been found out after it was cleared
      * in the dirty bitmaps.  KVM's are cleared for a chunk at a time, when the
-     * first page of it is sent, and when the pass began.
+     * first page of it is sent, and at a synchronisation: see
+     * gmem_cursor_forget().
      */
-    if (holes->rb != rb || cursor->pass != pass || offset < cursor->last ||
-        offset >= holes->end) {
+    if (holes->rb != rb || offset < cursor->last || offset >= holes->end) {
         uint64_t chunk = (uint64_t)qemu_target_page_size()
                          << rb->clear_bmap_shift;
 
         gmem_holes_find(holes, rb, offset,
                         MIN(ROUND_UP(offset + 1, chunk), rb->used_length));
-        cursor->pass = pass;
-        if (pass <= 1) {
+        if (stat64_get(&mig_stats.dirty_sync_count) <= 1) {
             populate(holes);
         }
     }
     cursor->last = offset;
     return gmem_holes_at(holes, offset);
+}
+
+void gmem_cursor_forget(GmemCursor *cursor)
+{
+    cursor->holes.rb = NULL;
 }
 
 /*
@@ -201,8 +201,8 @@ static bool must_keep(RAMBlock *rb)
 
 static void clear_present(RAMBlock *rb, uint64_t start, uint64_t size)
 {
-    if (size >= PUNCH_MIN && !must_keep(rb) &&
-        ram_block_discard_range(rb, start, size) == 0) {
+    if (size >= PUNCH_MIN && QEMU_IS_ALIGNED(start | size, rb->page_size) &&
+        !must_keep(rb) && ram_block_discard_range(rb, start, size) == 0) {
         return;
     }
     memset(rb->host + start, 0, size);

@@ -46,17 +46,23 @@ bool gmem_check_snapshot(const bool *caps, Error **errp);
 void gmem_migration_begins(void);
 
 /**
+ * gmem_migration_ended: ... and its thread has ended
+ *
+ * Called with the BQL held, for every thread of a migration, background
+ * snapshots included.
+ */
+void gmem_migration_ended(void);
+
+/**
  * GmemCursor: what the sending thread knows of the pages that it sends next
  *
  * @holes: which of them exist
- * @pass: of the migration, in which that was found out
  * @last: the page that was asked for last
  *
  * Zeroed when the migration starts.
  */
 typedef struct GmemCursor {
     GmemHoles holes;
-    uint64_t pass;
     uint64_t last;
 } GmemCursor;
 
@@ -74,6 +80,15 @@ typedef struct GmemCursor {
  * mapping.
  */
 bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset);
+
+/**
+ * gmem_cursor_forget: dirty bitmaps were merged: what is known may be old
+ *
+ * A page whose new dirty bit was merged with an old one must be asked for
+ * anew.  Called under the same lock as gmem_page_is_hole(), by any thread:
+ * with auto-converge, the main thread synchronises, too.
+ */
+void gmem_cursor_forget(GmemCursor *cursor);
 
 /**
  * GmemZeroes: zero pages that came in a row, and are not handled yet

@@ -22,7 +22,7 @@
 #define PAUSE_US 5000
 
 /* Both under the BQL */
-static bool ahead;
+static unsigned ahead;           /* who begins to log just now */
 static QEMUTimer *timer;
 
 bool kvm_gmem_logging_ahead(void)
@@ -64,23 +64,33 @@ void kvm_gmem_switch_later(void)
 
 void kvm_gmem_logging_begins(void)
 {
-    bool more = kvm_enabled();
-
-    while (more) {
-        bql_lock();
-        ahead = true;
-        more = step();
+    bql_lock();
+    ahead++;
+    while (kvm_enabled() && step()) {
         bql_unlock();
-        if (more) {
-            g_usleep(PAUSE_US);
-        }
+        g_usleep(PAUSE_US);
+        bql_lock();
     }
+    bql_unlock();
 }
 
 void kvm_gmem_logging_ended(void)
 {
-    if (ahead) {
-        ahead = false;
+    assert(ahead);
+    ahead--;
+    if (kvm_enabled()) {
         kvm_gmem_switch_later();
+    }
+}
+
+void kvm_gmem_lock_for_log(bool begins)
+{
+    if (begins) {
+        kvm_gmem_logging_begins();
+    }
+    bql_lock();
+    if (begins) {
+        /* Nothing is bound before the caller, who has the BQL, logs it all */
+        kvm_gmem_logging_ended();
     }
 }

@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/main-loop.h"
 #include "qapi/error.h"
 #include "system/guest-memfd.h"
 
@@ -50,4 +51,9 @@ void kvm_gmem_logging_begins(void)
 
 void kvm_gmem_logging_ended(void)
 {
+}
+
+void kvm_gmem_lock_for_log(bool begins)
+{
+    bql_lock();
 }

@@ -238,8 +238,19 @@ void kvm_gmem_logging_begins(void);
 /**
  * kvm_gmem_logging_ended: what kvm_gmem_logging_begins() told of is over
  *
- * Called with the BQL held, whether the RAM was logged in the end or not.
+ * Called with the BQL held, once for each kvm_gmem_logging_begins(), whether
+ * the RAM was logged in the end or not.
  */
 void kvm_gmem_logging_ended(void);
+
+/**
+ * kvm_gmem_lock_for_log: bql_lock() for those who change what is logged
+ *
+ * @begins: all of RAM will be logged, before the caller gives the BQL back
+ *
+ * Like kvm_gmem_logging_begins(), so that logging begins at once then.  Called
+ * without the BQL, by what measures or limits the rate of dirty pages.
+ */
+void kvm_gmem_lock_for_log(bool begins);
 
 #endif
