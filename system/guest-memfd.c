@@ -5,9 +5,11 @@
  */
 
 #include "qemu/osdep.h"
+#include "block/thread-pool.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-guest-memfd.h"
 #include "qapi/util.h"
+#include "qemu/coroutine.h"
 #include "qemu/rcu.h"
 #include "system/memory.h"
 #include "system/ramblock.h"
@@ -31,7 +33,6 @@ static GuestMemfdInfo *gmem_info(RAMBlock *rb)
     info->kvm_bind = rb->gmem->kvm_bind;
     info->switches = rb->gmem->switches;
     info->max_inhibit_us = rb->gmem->max_inhibit_us;
-    info->allocated = gmem_allocated(rb);
     info->slots = kvm_gmem_query_slots(rb);
     for (GuestMemfdSlotList *l = info->slots; l; l = l->next) {
         if (l->value->address_space) {
@@ -46,21 +47,48 @@ static GuestMemfdInfo *gmem_info(RAMBlock *rb)
     return info;
 }
 
-GuestMemfdInfoList *qmp_query_guest_memfd(Error **errp)
+/* What is to be found out about a block, which cannot go meanwhile */
+typedef struct Count {
+    RAMBlock *rb;
+    GuestMemfdInfo *info;
+} Count;
+
+static int count_allocated(void *opaque)
+{
+    Count *count = opaque;
+
+    count->info->allocated = gmem_allocated(count->rb);
+    return 0;
+}
+
+/* The kernel is asked about each page, for seconds: not under the BQL */
+GuestMemfdInfoList *coroutine_fn qmp_query_guest_memfd(Error **errp)
 {
     GuestMemfdInfoList *list = NULL, **tail = &list;
+    g_autoptr(GArray) counts = g_array_new(false, false, sizeof(Count));
     RAMBlock *rb;
 
-    RCU_READ_LOCK_GUARD();
-    RAMBLOCK_FOREACH(rb) {
-        if (rb->gmem && gmem_backend_id(rb)) {
-            QAPI_LIST_APPEND(tail, gmem_info(rb));
+    WITH_RCU_READ_LOCK_GUARD() {
+        RAMBLOCK_FOREACH(rb) {
+            if (rb->gmem && gmem_backend_id(rb)) {
+                Count count = { rb, gmem_info(rb) };
+
+                memory_region_ref(rb->mr);
+                g_array_append_val(counts, count);
+                QAPI_LIST_APPEND(tail, count.info);
+            }
         }
+    }
+    for (guint i = 0; i < counts->len; i++) {
+        Count *count = &g_array_index(counts, Count, i);
+
+        thread_pool_submit_co(count_allocated, count);
+        memory_region_unref(count->rb->mr);
     }
     return list;
 }
 
-void hmp_info_guest_memfd(Monitor *mon, const QDict *qdict)
+void coroutine_fn hmp_info_guest_memfd(Monitor *mon, const QDict *qdict)
 {
     g_autoptr(GuestMemfdInfoList) list = qmp_query_guest_memfd(&error_abort);
 
