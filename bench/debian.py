@@ -21,11 +21,11 @@ def suite():
     raise Broken("this machine is no Debian whose QEMU could be measured beside ours")
 
 
-def fetch(build):
+def fetch(build, release):
     """The system root that has it, with all of its libraries."""
     arch = os.uname().machine
-    archive = Archive(build, suite(), arch)
-    root = build / f'bench/debian-{suite()}'
+    archive = Archive(build, release, arch)
+    root = build / f'bench/debian-{release}'
     if not (root / 'linked').exists():
         archive.unpack(root, PACKAGE[arch], 'seabios', depends=True)
         relative_links(root)
@@ -34,10 +34,10 @@ def fetch(build):
 
 
 @functools.cache
-def command(build):
+def command(build, release=None):
     """How to run it: by the root's own loader, with the root's own libraries."""
     arch = os.uname().machine
-    root = fetch(build)
+    root = fetch(build, release or suite())
     loader = next(p for p in [*root.glob('lib*/ld-linux-*'), *root.glob('usr/lib*/ld-linux-*'),
                               *root.glob('lib/*-linux-gnu/ld-linux-*')])
     libraries = [root / d / f'{arch}-linux-gnu' for d in ('lib', 'usr/lib')]

@@ -8,6 +8,7 @@ BUILD/nested, with their own libraries: nothing is installed.
 """
 
 import configparser
+import contextlib
 import fcntl
 import os
 import shlex
@@ -17,21 +18,31 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 SCRIPTS = REPOSITORY / 'scripts'
-sys.path.append(str(SCRIPTS))
+sys.path += [str(SCRIPTS), str(REPOSITORY)]
+from bench import debian  # noqa: E402 pylint: disable=wrong-import-position
 from debs import Archive  # noqa: E402 pylint: disable=wrong-import-position
+
+
+@contextlib.contextmanager
+def locked(build):
+    """Tests share APT's lists, and Meson starts several at once."""
+    (build / 'nested').mkdir(exist_ok=True)
+    with open(build / 'nested/lock', 'w', encoding='ascii') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def unpacked(build, peer):
     """The root of the peer's packages."""
-    (build / 'nested').mkdir(exist_ok=True)
-    with open(build / 'nested/lock', 'w', encoding='ascii') as lock:
-        # Tests share APT's lists, and Meson starts several at once
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(build):
         return Archive(build, peer['suite'], os.uname().machine).unpack(
             build / 'nested' / f'peer-{peer.name}', *peer['packages'].split())
 
 
 def command(build, peer):
+    if not peer['command']:
+        with locked(build):
+            return shlex.join(debian.command(build, peer['suite']))
     program, *args = peer['command'].split()
     if 'suite' not in peer:
         return shlex.join([str(REPOSITORY / program), *args])

@@ -60,8 +60,8 @@ static VM *start_successor(const VMKind *c, const char *cpr, const char *uri,
     VM *vm = g_new0(VM, 1);
 
     vm->input = g_string_new(NULL);
-    vm->qts = qtest_init_with_env_and_capabilities(NULL, args, NULL, false);
-    VM_WAIT(g_file_test(cpr, G_FILE_TEST_EXISTS));
+    vm->qts = qtest_init_ext(NULL, args, NULL, false);
+    VM_WAIT(vm_socket_listens(cpr));
     return vm;
 }
 
@@ -221,7 +221,7 @@ static void test_refused(const void *data)
                                            G_SPAWN_DO_NOT_REAP_CHILD, NULL,
                                            NULL, &second, NULL, NULL, &err,
                                            NULL));
-    VM_WAIT(g_file_test(cpr, G_FILE_TEST_EXISTS));
+    VM_WAIT(vm_socket_listens(cpr));
     transfer(first, main_path, cpr);
     while ((got = read(err, said + len, 4095 - len)) > 0) {
         len += got;
@@ -255,6 +255,11 @@ static void reboot_vm(const VMKind *c, bool ignore_shared)
     migrate_set_capability(first->qts, "x-ignore-shared", ignore_shared);
     migrate_qmp(first->qts, NULL, uri, NULL, "{}");
     wait_for_migration_complete(first->qts);
+    /* Whatever its mode, a migration that is over leaves bound memory */
+    qtest_qmp_assert_success(first->qts, "{'execute': 'cont'}");
+    vm_wait_settled(first, "ram0");
+    vm_wait_settled(first, "mem1");
+    assert_bound(first);
     vm_quit(first);
 
     second = start(c, "-incoming defer");

@@ -155,6 +155,13 @@ static const Case migrations[] = {
     { "to-memfd", "unix", .dst = "memory-backend-memfd" },
 };
 
+static void migrate_last_pass(VM *src, VM *dst)
+{
+    migrate_continue(src->qts, "pre-switchover");
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+}
+
 /*
  * The guest fills a hole while the migration runs, after it was taken for one
  * (the first pass is over) and, in pages that are sent again and again, at any
@@ -185,9 +192,7 @@ static void test_write_into_hole(void)
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
     wait_for_migration_status(src->qts, "pre-switchover", ended);
-    migrate_continue(src->qts, "pre-switchover");
-    wait_for_migration_complete(src->qts);
-    wait_for_migration_complete(dst->qts);
+    migrate_last_pass(src, dst);
     vm_do(dst, "checkr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
     vm_do(dst, "checkr %" PRIu64 " %" PRIu64 " 2", UNUSED, 4 * MiB);
     g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, UNUSED + 32 * MiB), ==,
@@ -242,16 +247,10 @@ static void test_write_ahead(void)
     vm_quit(src);
 }
 
-/*
- * What was a hole in one pass is asked for anew in the next, also if that
- * goes on where the other ended: the VM is stopped, so that no other page is
- * dirty, and a device of the host, so to speak, writes to the last one.
- */
-static void test_write_between_passes(void)
+/* Stop src, and let it send all pages once: the next pass waits */
+static void migrate_between_passes(VM *src, VM *dst)
 {
-    const uint64_t last = VM_AT(RAM_SIZE - 4096);
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
-    VM *src = start(NULL, ""), *dst = start(NULL, "-incoming defer");
 
     vm_wait_ready(src);
     qtest_qmp_assert_success(src->qts, "{'execute': 'stop'}");
@@ -260,10 +259,21 @@ static void test_write_between_passes(void)
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
     wait_for_migration_status(src->qts, "pre-switchover", ended);
+}
+
+/*
+ * What was a hole in one pass is asked for anew in the next, also if that
+ * goes on where the other ended: the VM is stopped, so that no other page is
+ * dirty, and a device of the host, so to speak, writes to the last one.
+ */
+static void test_write_between_passes(void)
+{
+    const uint64_t last = VM_AT(RAM_SIZE - 4096);
+    VM *src = start(NULL, ""), *dst = start(NULL, "-incoming defer");
+
+    migrate_between_passes(src, dst);
     qtest_writeq(src->qts, last, 0x1234);
-    migrate_continue(src->qts, "pre-switchover");
-    wait_for_migration_complete(src->qts);
-    wait_for_migration_complete(dst->qts);
+    migrate_last_pass(src, dst);
     g_assert_cmphex(qtest_readq(dst->qts, last), ==, 0x1234);
     vm_quit(dst);
     vm_quit(src);
@@ -275,22 +285,13 @@ static void test_write_in_two_blocks(void)
     const char *dimm = "-m slots=1,maxmem=8G -object " GMEM ",id=ram1,size=64M"
                        " -device pc-dimm,memdev=ram1,addr=0x100000000";
     const uint64_t at = 32 * MiB, dimm_at = 4 * GiB + at + 4096;
-    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     g_autofree char *incoming = g_strdup_printf("%s -incoming defer", dimm);
     VM *src = start(NULL, dimm), *dst = start(NULL, incoming);
 
-    vm_wait_ready(src);
-    qtest_qmp_assert_success(src->qts, "{'execute': 'stop'}");
-    migrate_set_capability(src->qts, "pause-before-switchover", true);
-    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
-    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
-    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
-    wait_for_migration_status(src->qts, "pre-switchover", ended);
+    migrate_between_passes(src, dst);
     qtest_writeq(src->qts, VM_AT(at), 0x1234);
     qtest_writeq(src->qts, dimm_at, 0x5678);
-    migrate_continue(src->qts, "pre-switchover");
-    wait_for_migration_complete(src->qts);
-    wait_for_migration_complete(dst->qts);
+    migrate_last_pass(src, dst);
     g_assert_cmphex(qtest_readq(dst->qts, VM_AT(at)), ==, 0x1234);
     g_assert_cmphex(qtest_readq(dst->qts, dimm_at), ==, 0x5678);
     vm_quit(dst);

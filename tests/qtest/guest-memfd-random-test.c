@@ -323,6 +323,7 @@ static uint64_t number_from_env(const char *name, uint64_t otherwise)
 static void assert_no_hva(State *s, const char *id)
 {
     if (vm_info_exists(s->vm, id)) {
+        vm_wait_settled(s->vm, id);
         vm_assert_no_hva(s->vm, id);
     }
 }
@@ -367,6 +368,7 @@ static void test_random(const void *machine)
     }
 
     undo(&s);
+    vm_wait_settled(s.vm, "ram0");
     g_assert_cmpint(steps < STEPS ? 1 : s.passes, >, 0);
     vm_assert_bound(s.vm, "ram0", RAM);
     vm_wait_gmem_fds(s.vm, fds);

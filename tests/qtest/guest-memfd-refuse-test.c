@@ -136,24 +136,51 @@ static void test_dirty_rate_in_quick_succession(void)
     vm_quit(vm);
 }
 
-static void test_snapshot_with_multifd(void)
+/* With a snapshot, which is for the caller to unlink */
+static VM *start_with_snapshot(char **disk)
 {
-    static const char *const commands[] = { "savevm one", "loadvm one" };
-    g_autofree char *disk = g_strdup_printf("%s/disk.qcow2", tmp);
+    g_autofree char *path = g_strdup_printf("%s/disk.qcow2", tmp);
     g_autofree char *create = g_strdup_printf("%s create -q -f qcow2 %s 64M",
-                                              getenv("QTEST_QEMU_IMG"), disk);
+                                              getenv("QTEST_QEMU_IMG"), path);
     g_autofree char *drive = g_strdup_printf("-drive if=none,id=d,file=%s",
-                                             disk);
+                                             path);
     g_autofree char *saved = NULL;
     int status;
     VM *vm;
 
+    *disk = g_strdup(path);
     g_assert_true(g_spawn_command_line_sync(create, NULL, NULL, &status, NULL));
     g_assert_cmpint(status, ==, 0);
     vm = start(GMEM, drive);
     vm_wait_ready(vm);
     saved = qtest_hmp(vm->qts, "savevm one");
     g_assert_cmpstr(saved, ==, "");
+    return vm;
+}
+
+/* Which has nothing to do with it */
+static void test_snapshot_after_failure(void)
+{
+    static const char *not_completed[] = { "completed", NULL };
+    g_autofree char *disk = NULL, *said = NULL;
+    VM *vm = start_with_snapshot(&disk);
+
+    migrate_qmp(vm->qts, NULL, "exec:false", NULL, "{}");
+    wait_for_migration_status(vm->qts, "failed", not_completed);
+    said = qtest_hmp(vm->qts, "loadvm one");
+    g_assert_cmpstr(said, ==, "");
+    vm_do(vm, "fill 3");
+    vm_do(vm, "check 3");
+    vm_quit(vm);
+    unlink(disk);
+}
+
+static void test_snapshot_with_multifd(void)
+{
+    static const char *const commands[] = { "savevm one", "loadvm one" };
+    g_autofree char *disk = NULL;
+    VM *vm = start_with_snapshot(&disk);
+
     migrate_set_capability(vm->qts, "multifd", true);
     for (int i = 0; i < ARRAY_SIZE(commands); i++) {
         g_autofree char *said = qtest_hmp(vm->qts, "%s", commands[i]);
@@ -366,6 +393,8 @@ int main(int argc, char **argv)
                    test_snapshot_after_plug);
     qtest_add_func("/guest-memfd/refuse/snapshot-with-multifd",
                    test_snapshot_with_multifd);
+    qtest_add_func("/guest-memfd/allow/loadvm-after-failure",
+                   test_snapshot_after_failure);
     qtest_add_func("/guest-memfd/refuse/dirty-rate",
                    test_dirty_rate_in_quick_succession);
     qtest_add_func("/guest-memfd/refuse/async-teardown", test_async_teardown);

@@ -110,6 +110,41 @@ static void test_steps(void)
     vm_quit(vm);
 }
 
+/*
+ * What is still to be bound when a VM is stopped waits until it goes on.  It
+ * is stopped before the first step, or this is tried again.
+ */
+static void test_paused(void)
+{
+    VM *vm = start("");
+
+    vm_wait_ready(vm);
+    do {
+        vm_wait_settled(vm, "ram0");
+        start_logging(vm);
+        qmp(vm, "stop");
+        stop_logging(vm);
+        /* The log ends with the first of these; the other follows at once */
+        qtest_qmp_send(vm->qts, "{'execute': 'cont'}");
+        qtest_qmp_send(vm->qts, "{'execute': 'stop'}");
+        for (int i = 0; i < 2; i++) {
+            qobject_unref(qtest_qmp_receive(vm->qts));
+        }
+        if (vm_count_slots(vm, "ram0", "switching")) {
+            break;
+        }
+        /* It was all bound by then */
+        qmp(vm, "cont");
+    } while (true);
+    /* Time for many steps */
+    g_usleep(100 * 1000);
+    g_assert_cmpint(vm_count_slots(vm, "ram0", "switching"), >, 0);
+    qmp(vm, "cont");
+    vm_wait_settled(vm, "ram0");
+    vm_assert_bound(vm, "ram0", RAM_SIZE);
+    vm_quit(vm);
+}
+
 /* A VM that is stopped stays as it is, and can be used as it is */
 static void test_stopped(void)
 {
@@ -240,23 +275,46 @@ static void test_unchanged(void)
     unlink(log);
 }
 
+/* Memslots that KVM was told to log, as a trace has it */
+static int count_logged(const char *log)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+    int n = 0;
+
+    g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
+    lines = g_strsplit(text, "\n", 0);
+    for (char **line = lines; *line; line++) {
+        n += strstr(*line, "AddrSpace#0 ") && strstr(*line, "flags=0x1 ");
+    }
+    return n;
+}
+
 /*
  * Before a migration logs, all memslots are mapped, without a log: the log is
  * then a flag of memslots that stay.  Seen in what KVM was told.
  */
-static void test_prepared(void)
+static void test_prepared(const void *data)
 {
     g_autofree char *log = g_strdup_printf("%s/log", tmp);
     g_autofree char *args = g_strdup_printf("-D %s -trace kvm_set_user_memory"
                                             " -trace kvm_guest_memfd_map", log);
     g_autofree char *before = NULL, *after = NULL;
     g_auto(GStrv) lines = NULL;
-    int mapped = 0, logged = 0;
+    int mapped = 0, memslots;
     VM *vm = start(args);
 
     vm_wait_ready(vm);
+    memslots = count_memslots(vm);
     g_assert_true(g_file_get_contents(log, &before, NULL, NULL));
-    start_logging(vm);
+    if (g_str_equal(data, "dirty-rate")) {
+        qtest_qmp_assert_success(vm->qts, "{'execute': 'calc-dirty-rate',"
+                                 "'arguments': {'calc-time': 1,"
+                                 " 'mode': 'dirty-bitmap'}}");
+        VM_WAIT(count_logged(log) >= memslots);
+    } else {
+        start_logging(vm);
+    }
     g_assert_true(g_file_get_contents(log, &after, NULL, NULL));
     lines = g_strsplit(after + strlen(before), "\n", 0);
     for (char **line = lines; *line; line++) {
@@ -266,11 +324,9 @@ static void test_prepared(void)
             g_assert_nonnull(strstr(line[-1], "flags=0x0 "));
             mapped++;
         }
-        logged += strstr(*line, "AddrSpace#0 ") && strstr(*line, "flags=0x1 ");
     }
-    g_assert_cmpint(mapped, ==, count_memslots(vm));
-    g_assert_cmpint(logged, >=, mapped);
-    stop_logging(vm);
+    g_assert_cmpint(mapped, ==, memslots);
+    g_assert_cmpint(count_logged(log), >=, mapped);
     vm_quit(vm);
     unlink(log);
 }
@@ -303,6 +359,17 @@ static void migrate_past(VM *src, VM *dst, const char *uri)
     g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==, 1);
 }
 
+/* Until vm_faults_end(), vm_set_faults() reaches both */
+static void start_late(const Late *c, VM **src, VM **dst)
+{
+    vm_faults_begin(c->faults);
+    *src = vm_start("-accel kvm%s -machine " VM_TYPE ",memory-backend=ram0"
+                    " -m " RAM ",slots=2,maxmem=16G -object"
+                    " memory-backend-guest-memfd,id=ram0,size=" RAM, c->accel);
+    vm_wait_ready(*src);
+    *dst = start("-incoming defer");
+}
+
 static void migrate_to_end(VM *src, VM *dst)
 {
     g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==, 1);
@@ -324,12 +391,7 @@ static void test_late_delete(const void *data)
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src, *dst;
 
-    vm_faults_begin(c->faults);
-    src = vm_start("-accel kvm%s -machine " VM_TYPE ",memory-backend=ram0"
-                   " -m " RAM ",slots=2,maxmem=16G -object"
-                   " memory-backend-guest-memfd,id=ram0,size=" RAM, c->accel);
-    vm_wait_ready(src);
-    dst = start("-incoming defer");
+    start_late(c, &src, &dst);
     vm_do(src, "write64 %" PRIu64 " 0x1111", word);
 
     vm_set_faults(c->refused);
@@ -373,12 +435,7 @@ static void test_hidden(const void *data)
     g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
     VM *src, *dst;
 
-    vm_faults_begin(c->faults);
-    src = vm_start("-accel kvm%s -machine " VM_TYPE ",memory-backend=ram0"
-                   " -m " RAM ",slots=2,maxmem=16G -object"
-                   " memory-backend-guest-memfd,id=ram0,size=" RAM, c->accel);
-    vm_wait_ready(src);
-    dst = start("-incoming defer");
+    start_late(c, &src, &dst);
     set_pam(src, true);
     vm_do(src, "write64 %" PRIu64 " 0x1111", word);
 
@@ -393,6 +450,83 @@ static void test_hidden(const void *data)
     g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, word), ==, 0x2222);
     vm_quit(dst);
     vm_quit(src);
+}
+
+/* A memory transaction that is not about RAM: q35's AHCI shows its registers */
+static void map_a_bar(VM *vm)
+{
+    qtest_outl(vm->qts, 0xcf8, 0x8000fa24);
+    qtest_outl(vm->qts, 0xcfc, 0xfebf0000);
+    qtest_outl(vm->qts, 0xcf8, 0x8000fa04);
+    qtest_outw(vm->qts, 0xcfc, 6);
+}
+
+/*
+ * KVM refuses to log a memslot when a migration starts.  The next memory
+ * transaction, whatever it is about, asks again, and the migration of an idle
+ * guest then ends.
+ */
+static void test_late_log(void)
+{
+    const Late c = { "late-log", "", "", "" };
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src, *dst;
+
+    start_late(&c, &src, &dst);
+    vm_do(src, "write64 %" PRIu64 " 0x1111", (uint64_t)(64 * MiB));
+    /* A pass that takes longer than QEMU needs to know its bandwidth */
+    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", 400 * MiB, 8 * MiB);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 16 * MiB);
+    vm_set_faults("log=12");
+    migrate_set_parameter_int(src->qts, "downtime-limit", 1);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    VM_WAIT(read_ram_property_int(src->qts, "dirty-sync-count") > 3);
+    vm_set_faults("");
+    map_a_bar(src);
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    vm_faults_end();
+    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, (uint64_t)(64 * MiB)),
+                    ==, 0x1111);
+    vm_quit(dst);
+    vm_quit(src);
+}
+
+static void plug(VM *vm, const char *type, int i)
+{
+    g_autofree char *mem = g_strdup_printf("mem%d", i);
+    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
+
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
+                             "'qom-type': %s, 'id': %s, 'size': %" PRIu64 "}}",
+                             type, mem, (uint64_t)(64 * MiB));
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add', 'arguments': {"
+                             "'driver': 'pc-dimm', 'id': %s, 'memdev': %s,"
+                             "'addr': %" PRIu64 "}}", dimm, mem,
+                             (uint64_t)DIMM_AT);
+}
+
+/*
+ * KVM keeps a memslot that must go: the VM is stopped.  What is plugged there
+ * is held back, and the VM can still be saved.
+ */
+static void test_kept(void)
+{
+    const Late c = { "kept", "", "", "" };
+    VM *vm, *other;
+
+    start_late(&c, &vm, &other);
+    vm_quit(other);
+    plug(vm, "memory-backend-guest-memfd", 0);
+    vm_set_faults("delete=12");
+    vm_remove_dimm(vm, 0, 0);
+    VM_WAIT(vm_has_status(vm, "internal-error"));
+    plug(vm, "memory-backend-memfd", 1);
+    migrate_qmp(vm->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
+    wait_for_migration_complete(vm->qts);
+    vm_faults_end();
+    vm_quit(vm);
 }
 
 static const Late hidden[] = {
@@ -423,10 +557,16 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/switch/cells", test_cells);
     qtest_add_func("/guest-memfd/switch/steps", test_steps);
     qtest_add_func("/guest-memfd/switch/stopped", test_stopped);
+    qtest_add_func("/guest-memfd/switch/paused", test_paused);
     qtest_add_func("/guest-memfd/switch/quit", test_quit);
     qtest_add_func("/guest-memfd/switch/unchanged", test_unchanged);
-    qtest_add_func("/guest-memfd/switch/prepared", test_prepared);
+    qtest_add_data_func("/guest-memfd/switch/prepared/migration", "migration",
+                        test_prepared);
+    qtest_add_data_func("/guest-memfd/switch/prepared/dirty-rate", "dirty-rate",
+                        test_prepared);
 #ifndef HOST_AARCH64
+    qtest_add_func("/guest-memfd/switch/late-log", test_late_log);
+    qtest_add_func("/guest-memfd/switch/kept", test_kept);
     for (int i = 0; i < ARRAY_SIZE(late); i++) {
         add("switch/late-delete", &late[i], test_late_delete);
     }

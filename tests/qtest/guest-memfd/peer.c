@@ -40,22 +40,6 @@ static void die_with_parent(gpointer data)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
 }
 
-/* A socket's file appears before the program listens: ask the kernel */
-static bool listens(const char *socket)
-{
-    g_autofree char *text = NULL;
-    g_auto(GStrv) lines = NULL;
-
-    g_assert_true(g_file_get_contents("/proc/net/unix", &text, NULL, NULL));
-    lines = g_strsplit(text, "\n", 0);
-    for (char **line = lines; *line; line++) {
-        if (strstr(*line, " 00010000 ") && g_str_has_suffix(*line, socket)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static char *replace(const char *text, const char *word, const char *with)
 {
     g_auto(GStrv) parts = g_strsplit(text, word, 0);
@@ -80,7 +64,7 @@ Peer *peer_start(const char *template, const char *socket, const char *share)
                              &peer->pid, &peer->in, &out, NULL, &error);
     g_assert_no_error(error);
     peer->out = fdopen(out, "r");
-    VM_WAIT(waitpid(peer->pid, NULL, WNOHANG) || listens(socket));
+    VM_WAIT(waitpid(peer->pid, NULL, WNOHANG) || vm_socket_listens(socket));
     g_assert_cmpint(waitpid(peer->pid, NULL, WNOHANG), ==, 0);
     return peer;
 }

@@ -105,7 +105,9 @@ static bool poll_done(VirtioDriver *driver, QVirtQueue *queue)
     bool done = qvirtqueue_get_buf(driver->qts, queue, NULL, NULL);
 
     if (done) {
-        qvirtqueue_reset_pool(queue);
+        /* All descriptors are free again: one request is under way at a time */
+        queue->free_head = 0;
+        queue->num_free = queue->size;
     }
     return done;
 }

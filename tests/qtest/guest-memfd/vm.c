@@ -35,28 +35,42 @@ const VMKind vm_kinds[] = {
 #endif
 };
 
-/* Why this host has no mappable guest_memfd; NULL if it has */
-static char *missing(void)
+/* What KVM_CHECK_EXTENSION says of a new VM, or -errno if there is no KVM */
+static int check_extension(int cap)
 {
     int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     int vm = kvm < 0 ? -1 : ioctl(kvm, KVM_CREATE_VM, 0);
-    int flags = vm < 0 ? 0 : ioctl(vm, KVM_CHECK_EXTENSION,
-                                   KVM_CAP_GUEST_MEMFD_FLAGS);
-    char *reason = NULL;
+    int ret = vm < 0 ? -errno : ioctl(vm, KVM_CHECK_EXTENSION, cap);
 
-    if (kvm < 0) {
-        reason = g_strdup_printf("cannot open /dev/kvm: %s", strerror(errno));
-    } else if ((flags & 3) != 3) {
-        reason = g_strdup_printf("KVM_CAP_GUEST_MEMFD_FLAGS is %d, not 3",
-                                 flags);
-    }
     if (vm >= 0) {
         close(vm);
     }
     if (kvm >= 0) {
         close(kvm);
     }
-    return reason;
+    return ret;
+}
+
+/* Why this host has no mappable guest_memfd; NULL if it has */
+static char *missing(void)
+{
+    int flags = check_extension(KVM_CAP_GUEST_MEMFD_FLAGS);
+
+    if (flags < 0) {
+        return g_strdup_printf("cannot create a VM with /dev/kvm: %s",
+                               strerror(-flags));
+    }
+    return (flags & 3) == 3 ? NULL :
+           g_strdup_printf("KVM_CAP_GUEST_MEMFD_FLAGS is %d, not 3", flags);
+}
+
+bool vm_prealloc_maps(void)
+{
+#ifdef HOST_AARCH64
+    return false;
+#else
+    return check_extension(KVM_CAP_PRE_FAULT_MEMORY) <= 0;
+#endif
 }
 
 bool vm_test_init(int *argc, char ***argv)
@@ -505,6 +519,21 @@ void vm_remove_dimm(VM *vm, int i, int slot)
     qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
     qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
                              "'arguments': {'id': %s}}", mem);
+}
+
+bool vm_socket_listens(const char *path)
+{
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+
+    g_assert_true(g_file_get_contents("/proc/net/unix", &text, NULL, NULL));
+    lines = g_strsplit(text, "\n", 0);
+    for (char **line = lines; *line; line++) {
+        if (strstr(*line, " 00010000 ") && g_str_has_suffix(*line, path)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 int vm_count_maps(VM *vm)

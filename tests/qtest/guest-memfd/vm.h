@@ -47,6 +47,11 @@ typedef struct VMKind {
 
 extern const VMKind vm_kinds[2];
 
+/*
+ * Does somebody listen at a UNIX socket?  Its file appears before that.
+ */
+bool vm_socket_listens(const char *path);
+
 /* Command line of a VM with backend "ram0" of 128 MiB; the rest is up to you */
 #define VM_RAM "128M"
 #define VM_RAM_SIZE (128 * MiB)
@@ -77,6 +82,12 @@ extern const VMKind vm_kinds[2];
  * mappable guest_memfd: then there is nothing to test
  */
 bool vm_test_init(int *argc, char ***argv);
+
+/*
+ * KVM shadows page tables here, and takes from QEMU's what it needs:
+ * preallocation fills these, too
+ */
+bool vm_prealloc_maps(void);
 
 /* Add /guest-memfd/@group/NAME of each of vm_kinds, which @func gets */
 void vm_add_tests(const char *group, GTestDataFunc func);
