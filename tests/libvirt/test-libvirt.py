@@ -60,6 +60,8 @@ class LibvirtTest(unittest.TestCase):
 
     def assert_bound(self, domain, backends):
         """These backends {id: size}, and no others, are guest_memfds, and they are bound."""
+        # What was logged is bound again in steps
+        wait_for(lambda: not domain.states() & {'switching', 'dirty-log'}, 'the end of a log')
         found = {b['id']: b for b in domain.qmp('query-guest-memfd')}
         self.assertEqual({name: b['size'] for name, b in found.items()}, backends)
         # The others are those of System Management Mode, where KVM has it.

@@ -8,6 +8,7 @@ A group is what stands before the first / of cases' names. Prints TAP.
 
 import fcntl
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -271,6 +272,42 @@ if ARCH == 'x86_64':
             memory.test_faults(guest, few=True)
             guest.ask('pam on')
             memory.test_faults(guest, few=True)
+
+    @case('faults/cancelled')
+    def faults_cancelled():
+        """A migration that was cancelled costs the guest no faults later."""
+        with preallocated() as guest:
+            guest.ready()
+            memory.wait_until(lambda: END_OF_PREFAULT in guest.log(), 'all is prefaulted')
+            # As a balloon would, which costs memory that is not to come back
+            memory.gmem_file(guest, RAM).madvise(mmap.MADV_REMOVE, RAM // 2, RAM // 4)
+            left = memory.resident(guest)
+            guest.vm.cmd('migrate-set-parameters', max_bandwidth=1)
+            guest.vm.cmd('migrate', uri='exec:cat > /dev/null')
+            memory.wait_until(lambda: guest.vm.cmd('query-migrate')['status'] == 'active' and
+                              not guest.count_bound(), 'the migration logs')
+            guest.vm.cmd('migrate_cancel')
+            memory.wait_until(lambda: guest.log().count(END_OF_PREFAULT) == 2,
+                              'all is prefaulted again')
+            guest.check_bound()
+            check(memory.resident(guest) == left, memory.resident(guest), 'bytes, not', left)
+            test_memory(guest)
+            memory.test_faults(guest, few=True)
+
+    @case('faults/migrated')
+    def faults_migrated():
+        """What has come by migration is in the page tables of the target's guest."""
+        with preallocated() as source, \
+                Guest(DEFAULT, '-incoming', 'unix:/tmp/migration', '-trace',
+                      'kvm_guest_memfd_prefault') as target:
+            source.ready()
+            test_memory(source)
+            source.vm.cmd('migrate', uri='unix:/tmp/migration')
+            finish_migration(source.vm)
+            finish_migration(target.vm)
+            memory.wait_until(lambda: END_OF_PREFAULT in target.log(), 'all is prefaulted')
+            target.check_bound()
+            memory.test_faults(target, few=True)
 
     @case('shadow/prealloc')
     def shadow_prealloc():
