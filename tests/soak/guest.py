@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ KEPT, KEPT_LEN = 40 * MIB, 8 * MIB
 DIMM_LEN = 16 * MIB
 DIMM_SLOTS = 2
 # Against hangs alone
-LIMIT = 600
+LIMIT = int(os.environ.get("LIMIT") or 600)
 
 
 class Lost(Exception):
@@ -33,6 +34,12 @@ def wait_until(condition, what):
         time.sleep(0.01)
 
 
+def listens(socket_path):
+    """A socket's file appears before anybody listens."""
+    return any(' 00010000 ' in line and line.endswith(str(socket_path))
+               for line in Path('/proc/net/unix').read_text(encoding='utf-8').splitlines())
+
+
 def dimm_address(i):
     return (4 + i) << 30
 
@@ -41,7 +48,8 @@ class Process:
     """A QEMU, whose guest is the payload of tests/guest-memfd."""
     names = itertools.count()
 
-    def __init__(self, build, shape, disk, dimms, incoming=False):
+    def __init__(self, build, shape, disk, dimms, incoming=None):
+        """incoming: None, 'defer', or 'cpr': then it is launched when its files have come."""
         self.tmp = Path(tempfile.mkdtemp(prefix='soak-', dir=disk.parent))
         arch = os.uname().machine
         args = ['-accel', 'kvm', '-cpu', 'host,-arch-capabilities', '-nodefaults',
@@ -54,16 +62,27 @@ class Process:
             args += ['-object', f'memory-backend-guest-memfd,id=mem{i},size={DIMM_LEN}',
                      '-device', f'pc-dimm,id=dimm{i},memdev=mem{i},addr={dimm_address(i)}']
         if incoming:
-            args += ['-incoming', 'defer']
+            args += ['-incoming', 'defer' if incoming == 'defer' else f'unix:{self.tmp}/migration']
+        if incoming == 'cpr':
+            args += ['-incoming', 'cpr,addr.transport=socket,addr.type=unix,'
+                                  f'addr.path={self.tmp}/cpr']
         self.vm = QEMUMachine(str(build / f'bin/qemu-system-{arch}'), args,
-                              name=f'soak-{os.getpid()}-{next(self.names)}')
-        self.vm.set_machine(f'{shape.machine},memory-backend=ram0')
+                              name=f'soak-{os.getpid()}-{next(self.names)}', qmp_timer=LIMIT)
+        self.vm.set_machine(f'{shape.machine},memory-backend=ram0,aux-ram-share=on')
         self.vm.set_console()
-        self.vm.launch()
-        self.vm.console_socket.settimeout(LIMIT)
         self.unread = b''
+        self.launching = threading.Thread(target=self.vm.launch)
+        self.launching.start()
+        if incoming == 'cpr':
+            wait_until(lambda: listens(self.tmp / 'cpr'), 'a QEMU that waits for its files')
+        else:
+            self.launched()
         if not incoming:
             self.wait_ready()
+
+    def launched(self):
+        self.launching.join()
+        self.vm.console_socket.settimeout(LIMIT)
 
     def __getattr__(self, name):
         return getattr(self.vm, name)
@@ -110,7 +129,15 @@ class Process:
                 if s['address-space'] == 0 and s['state'] not in ('bound', 'alias')]
 
     def wait_bound(self):
-        wait_until(lambda: not self.unbound(), 'all RAM is bound again')
+        try:
+            wait_until(lambda: not self.unbound(), 'all RAM is bound again')
+        except Lost as error:
+            raise Lost(f'{error}: {self.unbound()}, {self.vm.cmd("query-status")}, '
+                       f'{self.vm.cmd("query-migrate")}') from error
+
+    def multifd(self, on):
+        self.vm.cmd('migrate-set-capabilities', capabilities=[
+            {'capability': 'multifd', 'state': on}, {'capability': 'events', 'state': True}])
 
     def status(self):
         return self.vm.cmd('query-migrate').get('status')
@@ -122,14 +149,14 @@ class Process:
 
     def end(self, hard=False):
         """As a user would, or as the host's memory killer does."""
-        if hard:
+        if hard and self.vm.is_running():
             os.kill(self.vm.get_pid(), signal.SIGKILL)
             wait_until(lambda: not self.vm.is_running(), 'a process that was killed')
             try:
                 self.vm.shutdown(hard=True)
             except Exception:                   # pylint: disable=broad-exception-caught
                 pass
-        else:
+        elif not hard:
             self.vm.shutdown()
             if self.vm.exitcode():
                 raise Lost(f'QEMU ended with status {self.vm.exitcode()}')

@@ -122,6 +122,7 @@ class Machine:
 
     def do_save(self):
         self.verify()
+        self.qemu.multifd(False)
         answer = self.qemu.cmd('human-monitor-command', command_line='savevm one')
         if answer:
             raise Lost(f'savevm: {answer}')
@@ -133,6 +134,7 @@ class Machine:
         self.verify()
         self.seed = self.rng.randrange(1 << 30)
         self.keep()
+        self.qemu.multifd(False)
         answer = self.qemu.cmd('human-monitor-command', command_line='loadvm one')
         if answer:
             raise Lost(f'loadvm: {answer}')
@@ -149,6 +151,7 @@ class Machine:
 
     def do_cancel(self):
         qemu = self.qemu
+        qemu.multifd(False)
         qemu.cmd('migrate-set-parameters', max_bandwidth=1 << 20)
         qemu.cmd('migrate', uri='exec:cat > /dev/null')
         qemu.cmd('migrate_cancel')
@@ -156,32 +159,36 @@ class Machine:
 
     def do_broken_stream(self):
         qemu = self.qemu
+        qemu.multifd(False)
         qemu.cmd('migrate-set-parameters', max_bandwidth=0)
         qemu.cmd('migrate', uri=f'exec:head -c {self.rng.randint(1, 1 << 20)} > /dev/null')
         qemu.wait_migration()
         if qemu.cmd('query-status')['status'] != 'running':
             qemu.cmd('cont')
 
-    def target(self):
-        return Process(self.build, self.shape, self.disk, sorted(self.dimms), incoming=True)
+    def target(self, incoming='defer'):
+        return Process(self.build, self.shape, self.disk, sorted(self.dimms), incoming)
 
-    def start_migration(self, target, bandwidth):
+    def start_migration(self, target, bandwidth, downtime=60000):
+        """With little of both it lasts: the guest writes more than that in the meantime."""
         multifd = self.rng.random() < .4
         uri = 'tcp:127.0.0.1:0' if multifd else f'unix:{target.tmp}/migration'
         for qemu in self.qemu, target:
-            qemu.cmd('migrate-set-capabilities', capabilities=[
-                {'capability': 'multifd', 'state': multifd},
-                {'capability': 'events', 'state': True}])
+            qemu.multifd(multifd)
         target.cmd('migrate-incoming', uri=uri, **{'exit-on-error': False})
         if multifd:
             address, = target.cmd('query-migrate')['socket-address']
             uri = f'tcp:127.0.0.1:{address["port"]}'
-        self.qemu.cmd('migrate-set-parameters', max_bandwidth=bandwidth, downtime_limit=60000)
+        self.qemu.cmd('migrate-set-parameters', max_bandwidth=bandwidth,
+                      downtime_limit=downtime)
         self.qemu.cmd('migrate', uri=uri)
 
     def do_migrate(self):
         target = self.target()
         self.start_migration(target, 0)
+        self.go_to(target)
+
+    def go_to(self, target):
         for qemu in self.qemu, target:
             if qemu.wait_migration() != 'completed':
                 raise Lost(f'a migration {qemu.status()}: {qemu.cmd("query-migrate")}')
@@ -191,9 +198,24 @@ class Machine:
             target.event_wait('RESUME', 600)
         self.saved = None
 
+    def do_cpr(self):
+        """The files go to another QEMU, and what is in them to one that binds it again."""
+        target = self.target('cpr')
+        self.qemu.multifd(False)
+        self.qemu.cmd('migrate-set-parameters', mode='cpr-transfer')
+        self.qemu.cmd('migrate', channels=[
+            {'channel-type': kind, 'addr': {'transport': 'socket', 'type': 'unix',
+                                            'path': f'{target.tmp}/{name}'}}
+            for kind, name in (('main', 'migration'), ('cpr', 'cpr'))])
+        target.launched()
+        self.go_to(target)
+        if {s['state'] for s in self.qemu.unbound()} != {'other-vm'}:
+            raise Lost(f'states after CPR: {self.qemu.unbound()}')
+        self.do_migrate()
+
     def do_kill_target(self):
         target = self.target()
-        self.start_migration(target, 1 << 20)
+        self.start_migration(target, 1 << 20, downtime=1)
         time.sleep(self.rng.random() / 4)
         target.end(hard=True)
         self.qemu.wait_migration()
@@ -204,7 +226,7 @@ class Machine:
     def do_kill_source(self):
         """The guest is lost with it, but the target ends as it should, and frees its memory."""
         target = self.target()
-        self.start_migration(target, 1 << 20)
+        self.start_migration(target, 1 << 20, downtime=1)
         time.sleep(self.rng.random() / 4)
         self.qemu.end(hard=True)
         if target.wait_migration() == 'completed':
