@@ -19,7 +19,8 @@ soak:           ## several VMs to which everything happens at once (HOURS=N, SEE
 
 bench:          ## measure what such RAM costs and gives (scripts/bench --help)
 	@scripts/bench $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(SIZE),--size "$(SIZE)") \
-		$(if $(RAM),--ram "$(RAM)") $(if $(MINUTES),--minutes "$(MINUTES)") $(if $(COMPARE),--compare "$(COMPARE)") \
+		$(if $(RAM),--ram "$(RAM)") $(if $(filter-out 0,$(ALL)),--all) \
+		$(if $(MINUTES),--minutes "$(MINUTES)") $(if $(COMPARE),--compare "$(COMPARE)") \
 		$(if $(filter-out 0,$(BREAKAGE)),--breakage) $(BENCH)
 
 docs:           ## QEMU's manual with our pages: build/docs

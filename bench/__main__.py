@@ -11,14 +11,15 @@ from pathlib import Path
 
 from . import (bare, cases, debian, environment, history, machine, plots, page, relay, runner,
                table, tap)
-from .backends import BACKENDS
+from .backends import BACKENDS, REFERENCE
+from .goals import OURS
 from .results import BadFile, Results
 
 TOP = Path(__file__).resolve().parents[1]
 sys.path.append(str(TOP / 'tests/nested'))
 import kvm  # noqa: E402 pylint: disable=wrong-import-position
 INTERRUPTED = 130
-EPILOG = '''As variables of make: BENCH="CASE...", ROUNDS=N, SIZE=SIZE, RAM=KIND,..., BREAKAGE=1,
+EPILOG = '''As variables of make: BENCH="CASE...", ROUNDS=N, SIZE=SIZE, ALL=1, RAM=KIND,..., BREAKAGE=1,
 COMPARE=FILE, MINUTES=N. Every run is kept in BUILD/bench/runs, with plots. Exit status: 0 all is
 well, 1 something has failed, 2 it cannot be measured here or was asked wrongly, 130 ended by
 Ctrl-C (what there is by then is shown and kept).'''
@@ -43,10 +44,12 @@ def rounds(text):
 
 
 def kinds(text):
+    if text == 'all':
+        return list(BACKENDS)
     unknown = set(text.split(',')) - set(BACKENDS)
     if unknown:
         raise argparse.ArgumentTypeError(f'{", ".join(sorted(unknown))}: there are '
-                                         + ', '.join(BACKENDS))
+                                         + ', '.join(['all', *BACKENDS]))
     return text.split(',')
 
 
@@ -76,9 +79,11 @@ def arguments():
                         '7 at least)')
     parser.add_argument('--size', type=size, metavar='SIZE',
                         help='guests of this size, such as 512M or 4G, in all cases')
+    parser.add_argument('--all', action='store_true',
+                        help='guests of all sizes, which is a matter of hours with --ram all '
+                        '(default: of the smallest that a case is for, unless it is named)')
     parser.add_argument('--ram', type=kinds, metavar='KIND,...',
-                        help='these kinds of RAM alone (default: all that the host has; with '
-                        '--breakage, not debian)')
+                        help='these kinds of RAM, or "all" (default: guest-memfd,memfd)')
     parser.add_argument('--minutes', type=minutes, default=11, metavar='N',
                         help='about how long it may take, if no case is named (default: 11)')
     parser.add_argument('--breakage', action='store_true',
@@ -131,15 +136,18 @@ def measure(args, build, results, emulated):
     results.breakage = args.breakage
     with environment.Environment(build, args.breakage, emulated) as env:
         emit({'machine': machine.describe(env)})
-        items, notes = runner.plan(cases.chosen(args.cases), args.size and [args.size], env,
-                                   args.ram)
+        everything = bool(args.cases) or args.all
+        chosen = [c for c in cases.chosen(args.cases)
+                  if everything or args.breakage or not c.long]
+        items, notes = runner.plan(chosen, args.size and [args.size], env, args.ram,
+                                   all_sizes=everything)
         for note in notes:
             emit({'note': note})
         if not items:
             raise cases.Broken('none of these cases can be measured on this machine: '
                                + '; '.join(notes))
         runner.Runner(env, emit, progress).run(
-            items, args.rounds, args.minutes * 60, keep_all=bool(args.cases))
+            items, args.rounds, args.minutes * 60, keep_all=everything)
     if report:
         report.goals(results.verdicts(cases.CASES))
         return report.end()
@@ -164,7 +172,7 @@ def fetch_debian(args, build, results):
             not any('debian' in c.backends for c in cases.chosen(args.cases)):
         return
     try:
-        debian.fetch(build)
+        debian.fetch(build, debian.suite())
     except (cases.Broken, subprocess.CalledProcessError) as e:
         results.notes.append(f"debian: its QEMU cannot be had: {e}")
         args.ram.remove('debian')
@@ -180,7 +188,7 @@ def run(args, build, inside):
             f'{reason}; --breakage (make bench BREAKAGE=1) tries each case once in an emulated '
             'host, where only counts mean anything')
     bare.build(build)
-    args.ram = args.ram or [b for b in BACKENDS if b != 'debian' or not args.breakage]
+    args.ram = args.ram or [OURS, REFERENCE]
     fetch_debian(args, build, results)
     signal.signal(signal.SIGINT, interrupt)
     try:

@@ -65,16 +65,31 @@ class Group:
 
     def __init__(self, top):
         self.path = Path(tempfile.mkdtemp(prefix='guest-memfd-bench.', dir=top))
+        self.version = 2 if (self.path / 'memory.current').exists() else 1
+        self.tables = meminfo()['SecPageTables']
 
     def wrapper(self):
         """Words before a command that is to be in it."""
         return ['/bin/sh', '-c', 'echo $$ >"$0" && exec "$@"', str(self.path / 'cgroup.procs')]
 
+    def limit(self, size):
+        """So much memory, and the host's killer comes."""
+        name = {1: 'memory.limit_in_bytes', 2: 'memory.max'}[self.version]
+        (self.path / name).write_text(str(size), encoding='ascii')
+
     def charge(self):
-        return int((self.path / 'memory.current').read_text(encoding='ascii'))
+        name = {1: 'memory.usage_in_bytes', 2: 'memory.current'}[self.version]
+        return int((self.path / name).read_text(encoding='ascii'))
+
+    def kept(self):
+        """What of that cannot be written to a disk, or be dropped."""
+        stat = table((self.path / 'memory.stat').read_text(encoding='ascii'))
+        return stat['unevictable'] + stat[{1: 'rss', 2: 'anon'}[self.version]]
 
     def kvm_tables(self):
-        """The page tables that KVM has for the guest."""
+        """The page tables that KVM has for the guest; of version 1, only the host can tell."""
+        if self.version == 1:
+            return meminfo()['SecPageTables'] - self.tables
         return table((self.path / 'memory.stat').read_text(encoding='ascii'))['sec_pagetables']
 
     def remove(self):
@@ -83,8 +98,13 @@ class Group:
 
 @contextlib.contextmanager
 def cgroups():
-    """A directory in which this process may create memory cgroups (version 2)."""
+    """A directory in which this process may create memory cgroups, of either version."""
     mounts = [line.split() for line in Path('/proc/mounts').read_text().splitlines()]
+    top = next((Path(m[1]) for m in mounts
+                if m[2] == 'cgroup' and 'memory' in m[3].split(',')), None)
+    if top:
+        yield top
+        return
     top = next((Path(m[1]) for m in mounts if m[2] == 'cgroup2'), None)
     made = None
     if not top:

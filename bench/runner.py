@@ -59,7 +59,7 @@ def players(case, size, kinds, notes):
         yield BARE
 
 
-def plan(cases, sizes, env, kinds):
+def plan(cases, sizes, env, kinds, all_sizes=True):
     """The items that this machine can measure, and sentences on those that it cannot."""
     free = host.meminfo()['MemAvailable']
     items, notes = [], []
@@ -67,7 +67,8 @@ def plan(cases, sizes, env, kinds):
         if case.archs and machine_arch(env) not in case.archs:
             notes.append(f'{case.name}: only on {", ".join(case.archs)}')
             continue
-        for size in sizes or ((case.small / 1024,) if env.breakage else case.sizes):
+        own = case.sizes if all_sizes else case.sizes[:1]
+        for size in sizes or ((case.small / 1024,) if env.breakage else own):
             need = int(size * GIB) * case.copies
             if need > free * 0.9:
                 notes.append(f'{case.name} {size:g} GiB: {need >> 20} MiB of memory are needed')

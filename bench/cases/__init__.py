@@ -43,6 +43,7 @@ class Case:
     sizes     of the guest, in GiB; small: in MiB, where only faults are looked for
     copies    how often its size has to fit into the host's memory (0: nobody touches it)
     archs     machines on which it can be measured; none: all
+    long      it takes minutes: measured only if it is named, or with --all
     reasons   {metric: why our RAM has more of it, where it has}
     """
     name: str
@@ -58,6 +59,7 @@ class Case:
     goals: tuple = ()
     reasons: dict = field(default_factory=dict)
     archs: tuple = ()
+    long: bool = False
 
     @property
     def group(self):

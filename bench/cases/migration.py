@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Migration, and what the guest feels of it."""
 
+import subprocess
+
 from ..goals import Goal
-from . import Metric, case
+from . import Broken, Metric, case
 
 MIB = 1 << 20
 METRICS = {
@@ -103,3 +105,57 @@ def logging(run):
         guest.start_and_cancel_migration()
         guest.ask('stop')
         return {'gap': guest.seconds(guest.ask('gap'))}
+
+
+GIB = 1 << 30
+
+
+@case('migration/limited', 'a guest of 24 GiB that uses 1 GiB, with 3 GiB in its memory cgroup, '
+      'is moved there and back, saved and dumped', {
+          'kept': Metric('B', 'most that a QEMU had after a step, without files in the page cache',
+                         counted=True)},
+      backends=('guest-memfd',), sizes=(24,), small=512, copies=0, long=True,
+      goals=(Goal('kept', plus=1.25 * GIB),))
+def limited(run):
+    """The host's killer comes for who needs more, and then there are no figures."""
+    used, limit = run.pick(GIB, 16 * MIB), run.pick(3 * GIB, 256 * MIB)
+    start = run.env.ram_start + 64 * MIB
+    uri, kept = f'unix:{run.env.tmp}/migration', []
+
+    def group():
+        made = run.group()
+        made.limit(limit)
+        return made
+
+    def guest(**kwargs):
+        disk = run.env.tmp / 'disk.qcow2'
+        subprocess.run([run.env.build / 'bin/qemu-img', 'create', '-q', '-f', 'qcow2', disk,
+                        '1G'], check=True)
+        return run.guest('-drive', f'if=none,id=disk,file={disk},file.locking=off',
+                         group=group(), **kwargs)
+
+    def move(source, target):
+        source.vm.cmd('migrate-set-parameters', max_bandwidth=0)
+        source.vm.cmd('migrate', uri=uri)
+        source.wait_migration('completed')
+        target.wait_migration('completed')
+        kept.extend(g.group.kept() for g in (source, target))
+        target.ask(f'checkr {start} {used} 1')
+        target.ask(f'zero {start + used} {16 * MIB}')
+
+    with guest(incoming=uri) as there:
+        with guest() as source:
+            source.ask(f'fillr {start} {used} 1')
+            move(source, there)
+        with guest(incoming=uri) as back:
+            move(there, back)
+            for line in 'savevm one', 'loadvm one':
+                said = back.vm.cmd('human-monitor-command', command_line=line)
+                if said:
+                    raise Broken(f'{line}: {said}')
+                kept.append(back.group.kept())
+            back.vm.cmd('dump-guest-memory', paging=False, format='kdump-zlib',
+                        protocol=f'file:{run.env.tmp}/dump')
+            kept.append(back.group.kept())
+            back.ask(f'checkr {start} {used} 1')
+    return {'kept': max(kept)}
