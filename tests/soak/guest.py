@@ -3,6 +3,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -160,6 +161,4 @@ class Process:
             self.vm.shutdown()
             if self.vm.exitcode():
                 raise Lost(f'QEMU ended with status {self.vm.exitcode()}')
-        for path in self.tmp.iterdir():
-            path.unlink()
-        self.tmp.rmdir()
+        shutil.rmtree(self.tmp, ignore_errors=True)

@@ -227,6 +227,8 @@ class Machine:
         """The guest is lost with it, but the target ends as it should, and frees its memory."""
         target = self.target()
         self.start_migration(target, 1 << 20, downtime=1)
+        # Earlier, the target might wait for a source for ever
+        wait_until(lambda: target.status() not in (None, 'none', 'setup'), 'a migration')
         time.sleep(self.rng.random() / 4)
         self.qemu.end(hard=True)
         if target.wait_migration() == 'completed':
