@@ -103,5 +103,10 @@ def draw(results, cases, directory, formats=('svg', 'png')):
             # Without a date, so that the same figures are the same file
             drawn.savefig(files[-1], dpi=120,
                           metadata={'Date': None} if kind == 'svg' else None)
+            if kind == 'svg':
+                # They go into patches, whose lines end without spaces
+                lines = files[-1].read_text(encoding='utf-8').split('\n')
+                files[-1].write_text('\n'.join(line.rstrip() for line in lines),
+                                     encoding='utf-8')
         pyplot.close(drawn)
     return files

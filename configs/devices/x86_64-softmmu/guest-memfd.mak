@@ -17,3 +17,7 @@ CONFIG_VIRTIO_PMEM=y
 CONFIG_VHOST_USER_BLK=y
 CONFIG_VHOST_USER_FS=y
 CONFIG_VHOST_USER_RNG=y
+
+# QEMU 10.2 does not link without: hw/acpi/cxl.c calls it
+CONFIG_PXB=y
+CONFIG_CXL=y
