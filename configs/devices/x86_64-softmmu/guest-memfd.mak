@@ -21,3 +21,4 @@ CONFIG_VHOST_USER_RNG=y
 # QEMU 10.2 does not link without: hw/acpi/cxl.c calls it
 CONFIG_PXB=y
 CONFIG_CXL=y
+CONFIG_CXL_MEM_DEVICE=y
