@@ -115,6 +115,12 @@ static uint64_t skip_holes(struct kvm_pre_fault_memory *range)
     return to - from;
 }
 
+/* To KVM, what it maps is written then: a dirty ring would overflow */
+static bool is_logged(void)
+{
+    return kvm_gmem_logging_ahead() || global_dirty_tracking;
+}
+
 /*
  * On a vCPU.  While KVM works, others may have the BQL, and whatever changes
  * memslots may interrupt it.
@@ -124,7 +130,8 @@ static void work(CPUState *cpu, run_on_cpu_data unused)
     int64_t end = g_get_monotonic_time() + WORK_US;
     g_autoptr(GArray) mine = todo ? g_array_ref(todo) : NULL;
 
-    while (mine && mine == todo && mine->len && g_get_monotonic_time() < end) {
+    while (mine && mine == todo && mine->len && !is_logged() &&
+           g_get_monotonic_time() < end) {
         struct kvm_pre_fault_memory *next =
             &g_array_index(mine, struct kvm_pre_fault_memory, mine->len - 1);
         uint64_t size = skip_holes(next);
@@ -175,11 +182,8 @@ static void distribute(void *opaque)
     if (todo->len == 0) {
         trace_kvm_guest_memfd_prefault(0, 0, 0);
         give_up();
-    } else if (kvm_gmem_logging_ahead() || global_dirty_tracking) {
-        /*
-         * To KVM, what it maps is written then: a dirty ring would overflow.
-         * The end of logging begins anew.
-         */
+    } else if (is_logged()) {
+        /* The end of logging begins anew */
         give_up();
     } else {
         async_run_on_cpu(next_cpu(), work, RUN_ON_CPU_NULL);
