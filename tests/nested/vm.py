@@ -61,7 +61,10 @@ class Guest:
             software = ['-kernel', '/guest/vmlinuz', '-initrd', '/guest/initrd',
                         '-append', f'console={TTY} quiet panic=-1 rdinit=/init '
                                    # so that it can be unplugged, and takes no RAM before
-                                   'memhp_default_state=online_movable swiotlb=noforce']
+                                   'memhp_default_state=online_movable swiotlb=noforce '
+                                   # Else the kernel may want a block of pages more to be
+                                   # free, which is 32 MiB where pages have 16 KiB
+                                   'sysctl.vm.watermark_boost_factor=0']
         self.vm = QEMUMachine(QEMU, [
             '-accel', accel, '-cpu', 'host', '-smp', str(cpus), '-m', f'{ram // MIB}M',
             '-object', f'{backend},size={ram}', '-machine', 'memory-backend=ram0', '-nodefaults',
