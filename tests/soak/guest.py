@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A VM of the soak: its guest verifies its memory all the time, and its driver does things."""
 
+import contextlib
 import itertools
 import os
 import shutil
 import signal
-import socket
+import subprocess
 import tempfile
 import threading
 import time
 from pathlib import Path
 
 from qemu.machine import QEMUMachine
+from qemu.machine.qtest import QEMUQtestProtocol
 
 MIB = 1 << 20
 RAM = 96 * MIB
 COUNT, COUNT_LEN = 16 * MIB, 16 * MIB
-KEPT, KEPT_LEN = 40 * MIB, 8 * MIB
 DIMM_LEN = 16 * MIB
 DIMM_SLOTS = 2
+VMEM_LEN = 16 * MIB
+VMEM_START = 8 << 30
+# On the first PCI bus
+VMEM_SLOT, BACKEND_SLOT = 5, 6
 # Against hangs alone
 LIMIT = int(os.environ.get("LIMIT") or 600)
 
@@ -52,12 +57,20 @@ class Process:
     def __init__(self, build, shape, disk, dimms, incoming=None):
         """incoming: None, 'defer', or 'cpr': then it is launched when its files have come."""
         self.tmp = Path(tempfile.mkdtemp(prefix='soak-', dir=disk.parent))
+        self.build, self.disk = build, disk
+        self.start_backend()
         arch = os.uname().machine
         args = ['-accel', 'kvm', '-cpu', 'host,-arch-capabilities', '-nodefaults',
                 '-smp', str(shape.cpus), '-m', f'{RAM // MIB}M,slots={DIMM_SLOTS},maxmem=16G',
                 '-object', f'memory-backend-guest-memfd,id=ram0,size={RAM}',
                 '-bios', str(build / f'qemu/tests/guest-memfd/payload-{arch}.bin'),
                 '-drive', f'if=none,id=disk0,file={disk},file.locking=off',
+                '-device', 'virtio-balloon-pci',
+                '-object', f'memory-backend-guest-memfd,id=vmem,size={VMEM_LEN}',
+                '-device', f'virtio-mem-pci,id=vmem0,memdev=vmem,memaddr={VMEM_START},'
+                           f'addr={VMEM_SLOT}',
+                '-chardev', f'socket,id=backend,path={self.tmp}/backend,reconnect-ms=100',
+                '-device', f'vhost-user-blk-pci,chardev=backend,num-queues=1,addr={BACKEND_SLOT}',
                 '-qtest', f'unix:{self.tmp}/qtest,server=on,wait=off', '-qtest-log', '/dev/null']
         for i in dimms:
             args += ['-object', f'memory-backend-guest-memfd,id=mem{i},size={DIMM_LEN}',
@@ -80,6 +93,26 @@ class Process:
             self.launched()
         if not incoming:
             self.wait_ready()
+
+    def start_backend(self):
+        """The process behind the vhost-user disk, which maps and writes the guest's memory."""
+        path = self.tmp / 'backend'
+        path.unlink(missing_ok=True)
+        self.backend = subprocess.Popen([       # pylint: disable=consider-using-with
+            'setpriv', '--pdeathsig', 'KILL',
+            self.build / 'qemu/storage-daemon/qemu-storage-daemon',
+            '--blockdev', f'file,node-name=raw,read-only=on,filename={self.disk.parent}/raw',
+            '--export', 'vhost-user-blk,id=raw,node-name=raw,'
+                        f'addr.type=unix,addr.path={path}'])
+        wait_until(lambda: listens(path), 'a vhost-user back end')
+
+    def end_backend(self):
+        self.backend.kill()
+        self.backend.wait()
+
+    def backend_is_there(self):
+        return not any(c['label'] == 'backend' and 'disconnected' in c['filename']
+                       for c in self.vm.cmd('query-chardev'))
 
     def launched(self):
         self.launching.join()
@@ -111,15 +144,17 @@ class Process:
             raise Lost(f'the guest was told "{command}" and says "{answer}"')
         return answer[2:].strip()
 
+    def qtest(self):
+        """What reaches the devices as the guest's processor does; to be closed."""
+        qtest = QEMUQtestProtocol(f'{self.tmp}/qtest')
+        qtest.connect()
+        return qtest
+
     def eject(self, slot):
         """What a guest's ACPI code does when it is asked to give up the DIMM of a slot."""
-        with socket.socket(socket.AF_UNIX) as qtest:
-            qtest.connect(f'{self.tmp}/qtest')
-            lines = qtest.makefile('rw')
+        with contextlib.closing(self.qtest()) as qtest:
             for command in f'outl 0xa00 {slot}', 'outb 0xa14 8':
-                lines.write(command + '\n')
-                lines.flush()
-                if not lines.readline().startswith('OK'):
+                if not qtest.cmd(command).startswith('OK'):
                     raise Lost(f'qtest refuses {command}')
 
     def info(self):
@@ -161,4 +196,5 @@ class Process:
             self.vm.shutdown()
             if self.vm.exitcode():
                 raise Lost(f'QEMU ended with status {self.vm.exitcode()}')
+        self.end_backend()
         shutil.rmtree(self.tmp, ignore_errors=True)

@@ -9,13 +9,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from guest import (COUNT, COUNT_LEN, DIMM_LEN, DIMM_SLOTS, KEPT, KEPT_LEN, Lost, Process,
+from devices import READ, READ_LEN, READ_SEED, Devices, pattern
+from guest import (COUNT, COUNT_LEN, DIMM_LEN, DIMM_SLOTS, MIB, VMEM_START, Lost, Process,
                    dimm_address, wait_until)
+
+KEPT, KEPT_LEN = 40 * MIB, 8 * MIB
 
 Shape = collections.namedtuple('Shape', 'machine cpus')
 
 
-class Machine:
+class Machine(Devices):
     """A guest that goes from QEMU to QEMU."""
 
     def __init__(self, build, tmp, rng, count):
@@ -24,24 +27,31 @@ class Machine:
         self.disk = Path(tempfile.mkdtemp(dir=tmp)) / 'disk.qcow2'
         subprocess.run([build / 'bin/qemu-img', 'create', '-q', '-f', 'qcow2', self.disk, '1G'],
                        check=True)
+        (self.disk.parent / 'raw').write_bytes(pattern(READ, READ_LEN, READ_SEED))
         self.begin()
 
     def begin(self):
         """A guest that knows nothing of the past."""
-        self.dimms = {}
+        # What it has in its memory: address -> length, and the pattern's seed or None for zeroes
+        self.parts = {}
         self.counting = False
         self.saved = None
-        self.qemu = Process(self.build, self.shape, self.disk, self.dimms)
+        self.qemu = Process(self.build, self.shape, self.disk, self.dimms())
         self.cpus()
-        self.seed = self.rng.randrange(1 << 30)
-        self.keep()
+        self.fill(KEPT, KEPT_LEN)
 
     def cpus(self):
         if self.shape.cpus > 1:
             self.qemu.ask(f'smp {self.shape.cpus}')
 
-    def keep(self):
-        self.qemu.ask(f'fillr {KEPT} {KEPT_LEN} {self.seed}')
+    def dimms(self):
+        return [i for i in range(DIMM_SLOTS) if dimm_address(i) in self.parts]
+
+    def fill(self, start, length):
+        """Not while the guest counts."""
+        seed = self.rng.randrange(1 << 30)
+        self.qemu.ask(f'fillr {start} {length} {seed}')
+        self.parts[start] = length, seed
 
     def verify(self):
         """The guest stops counting; it and the other parts of memory are as they must be."""
@@ -49,10 +59,9 @@ class Machine:
             passes = self.qemu.ask('stop')
             self.count['bytes verified'] += COUNT_LEN * int(passes.split('passes=')[1])
             self.counting = False
-        parts = [(KEPT, KEPT_LEN, self.seed)]
-        parts += [(dimm_address(i), DIMM_LEN, seed) for i, seed in self.dimms.items()]
-        for start, length, seed in parts:
-            self.qemu.ask(f'checkr {start} {length} {seed}')
+        for start, (length, seed) in self.parts.items():
+            self.qemu.ask(f'zero {start} {length}' if seed is None else
+                          f'checkr {start} {length} {seed}')
             self.count['bytes verified'] += length
 
     def go_on(self):
@@ -68,22 +77,21 @@ class Machine:
     def do_dimm(self):
         i = self.rng.randrange(DIMM_SLOTS)
         qemu = self.qemu
-        if i in self.dimms:
-            slots = {d['data']['id']: d['data']['slot'] for d in qemu.cmd('query-memory-devices')}
+        if i in self.dimms():
+            slots = {d['data']['id']: d['data']['slot'] for d in qemu.cmd('query-memory-devices')
+                     if d['type'] == 'dimm'}
             qemu.cmd('device_del', id=f'dimm{i}')
             qemu.eject(slots[f'dimm{i}'])
             qemu.event_wait('DEVICE_DELETED', 600, {'data': {'device': f'dimm{i}'}})
             qemu.cmd('object-del', id=f'mem{i}')
-            del self.dimms[i]
+            del self.parts[dimm_address(i)]
         else:
             qemu.cmd('object-add', qom_type='memory-backend-guest-memfd', id=f'mem{i}',
                      size=DIMM_LEN, prealloc=self.rng.random() < .5)
             qemu.cmd('device_add', driver='pc-dimm', id=f'dimm{i}', memdev=f'mem{i}',
                      addr=dimm_address(i))
-            seed = self.rng.randrange(1 << 30)
             self.verify()
-            qemu.ask(f'fillr {dimm_address(i)} {DIMM_LEN} {seed}')
-            self.dimms[i] = seed
+            self.fill(dimm_address(i), DIMM_LEN)
         self.saved = None
 
     def do_object(self):
@@ -101,6 +109,9 @@ class Machine:
         self.qemu.ask('reset')
         self.qemu.wait_ready()
         self.cpus()
+        # A reset unplugs the blocks of virtio-mem
+        for start in [start for start in self.parts if start >= VMEM_START]:
+            del self.parts[start]
 
     def do_pam(self):
         self.verify()
@@ -126,19 +137,19 @@ class Machine:
         answer = self.qemu.cmd('human-monitor-command', command_line='savevm one')
         if answer:
             raise Lost(f'savevm: {answer}')
-        self.saved = self.seed, dict(self.dimms)
+        self.saved = dict(self.parts), self.dimms()
 
     def do_load(self):
-        if not self.saved or self.saved[1] != self.dimms:
+        if not self.saved or self.saved[1] != self.dimms():
             return
         self.verify()
-        self.seed = self.rng.randrange(1 << 30)
-        self.keep()
+        for start, (length, _) in list(self.parts.items()):
+            self.fill(start, length)
         self.qemu.multifd(False)
         answer = self.qemu.cmd('human-monitor-command', command_line='loadvm one')
         if answer:
             raise Lost(f'loadvm: {answer}')
-        self.seed = self.saved[0]
+        self.parts = dict(self.saved[0])
         self.verify()
 
     def do_bad_save(self):
@@ -167,7 +178,7 @@ class Machine:
             qemu.cmd('cont')
 
     def target(self, incoming='defer'):
-        return Process(self.build, self.shape, self.disk, sorted(self.dimms), incoming)
+        return Process(self.build, self.shape, self.disk, self.dimms(), incoming)
 
     def start_migration(self, target, bandwidth, downtime=60000):
         """With little of both it lasts: the guest writes more than that in the meantime."""

@@ -12,6 +12,7 @@ import collections
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -75,7 +76,7 @@ def soak(build, seed, seconds, vms):
                 print(machine.qemu.get_log() or 'QEMU said nothing')
             raise
         finally:
-            pressure.terminate()
+            pressure.kill()
             for machine in machines:
                 machine.qemu.end(hard=True)
     wait_until(lambda: unevictable() <= before + (1 << 20), 'the memory of the host is back')
@@ -94,6 +95,8 @@ def main():
     build = Path(sys.argv[1]).resolve()
     kvm.ensure(build, 'soak', limit=hours * 3600 + 1800)
     sys.path.append(str(build / 'src/qemu/python'))
+    # So that the VMs end, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('ended by a signal'))
     print(f'SEED={seed} HOURS={hours} VMS={vms}', flush=True)
     n, count = soak(build, seed, hours * 3600, vms)
     for name, number in sorted(count.items()):
