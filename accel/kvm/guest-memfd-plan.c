@@ -79,7 +79,9 @@ void gmem_plan(GmemView *views, size_t n)
      * RAM proper and the others are aliases of a part of it (SMRAM, PAM, a
      * device's window).
      */
-    qsort(views, n, sizeof(*views), compare_views);
+    if (n) {
+        qsort(views, n, sizeof(*views), compare_views);
+    }
 
     for (size_t i = 0; i < n; i++) {
         GmemView *view = &views[i];
