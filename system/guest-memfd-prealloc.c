@@ -59,7 +59,7 @@ static int populate(void *addr, size_t size)
             return ret;
         }
     }
-    return kvm_gmem_wants_mapping()
+    return kvm_gmem_shadows_page_tables()
            ? madvise(addr, size, MADV_POPULATE_WRITE) : 0;
 }
 

@@ -345,6 +345,28 @@ bool kvm_gmem_step(KVMMemoryListener *kml)
     return more;
 }
 
+void kvm_gmem_make_anew(KVMMemoryListener *kml)
+{
+    g_autoptr(GHashTable) by_gpa = NULL;
+    g_autoptr(GArray) plan = NULL;
+
+    if (!kml->gmem) {
+        return;
+    }
+    qemu_mutex_lock(&kml_slots_lock);
+    by_gpa = slots_by_gpa(kml);
+    plan = make_plan(kml, by_gpa);
+    for (guint i = 0; i < plan->len; i++) {
+        GmemView *view = &g_array_index(plan, GmemView, i);
+        KVMSlot *slot = view_slot(kml, by_gpa, view);
+
+        if (slot && !gmem_slot_switch(kml, slot, view)) {
+            kml->gmem->stale = true;
+        }
+    }
+    qemu_mutex_unlock(&kml_slots_lock);
+}
+
 bool kvm_gmem_section(KVMMemoryListener *kml, MemoryRegionSection *section,
                       bool add)
 {

@@ -15,6 +15,7 @@
 #include "qemu/timer.h"
 #include "system/guest-memfd.h"
 #include "system/kvm.h"
+#include "system/runstate.h"
 #include "guest-memfd-prefault.h"
 #include "guest-memfd-switch.h"
 
@@ -80,6 +81,20 @@ void kvm_gmem_logging_ended(void)
     ahead--;
     if (kvm_enabled()) {
         kvm_gmem_switch_later();
+    }
+}
+
+void kvm_gmem_drop_page_tables(void)
+{
+    /* Before a VM has run, KVM has none */
+    if (!kvm_enabled() || runstate_check(RUN_STATE_INMIGRATE) ||
+        !kvm_gmem_shadows_page_tables()) {
+        return;
+    }
+    for (int i = 0; i < kvm_state->nr_as; i++) {
+        if (kvm_state->as[i].ml) {
+            kvm_gmem_make_anew(kvm_state->as[i].ml);
+        }
     }
 }
 

@@ -35,4 +35,14 @@ void kvm_gmem_switch_later(void);
  */
 bool kvm_gmem_step(KVMMemoryListener *kml);
 
+/**
+ * kvm_gmem_make_anew: delete each memslot and make it again, as planned
+ *
+ * @kml: one address space
+ *
+ * In guest-memfd-space.c.  Called with the BQL held and the vCPUs stopped, by
+ * guest-memfd-switch.c.
+ */
+void kvm_gmem_make_anew(KVMMemoryListener *kml);
+
 #endif

@@ -105,10 +105,10 @@ void kvm_gmem_destroy_page(void *page, int fd)
     close(fd);
 }
 
-bool kvm_gmem_wants_mapping(void)
+bool kvm_gmem_shadows_page_tables(void)
 {
 #ifdef TARGET_I386
-    /* The capability is missing exactly where KVM shadows page tables */
+    /* The capability is missing exactly there */
     return kvm_vm_check_extension(kvm_state, KVM_CAP_PRE_FAULT_MEMORY) <= 0;
 #else
     return false;

@@ -30,7 +30,7 @@ void kvm_gmem_destroy_page(void *page, int fd)
     g_assert_not_reached();
 }
 
-bool kvm_gmem_wants_mapping(void)
+bool kvm_gmem_shadows_page_tables(void)
 {
     return false;
 }
@@ -50,6 +50,10 @@ void kvm_gmem_logging_begins(void)
 }
 
 void kvm_gmem_logging_ended(void)
+{
+}
+
+void kvm_gmem_drop_page_tables(void)
 {
 }
 

@@ -181,13 +181,26 @@ void *kvm_gmem_create_page(int *fd);
 void kvm_gmem_destroy_page(void *page, int fd);
 
 /**
- * kvm_gmem_wants_mapping: do guest page faults profit from the host mapping?
+ * kvm_gmem_shadows_page_tables: has KVM no page tables of its own for a guest?
  *
- * Where x86 KVM shadows the guest's page tables, it maps pages next to one
- * that the guest faults on, if they are in the host's page tables: also in
+ * On x86 without two-dimensional paging it makes them from the guest's.  Guest
+ * page faults profit from the host mapping there, for KVM maps pages next to
+ * one that the guest faults on, if they are in the host's page tables: also in
  * bound memslots (Linux, arch/x86/kvm/mmu/mmu.c:direct_pte_prefetch()).
  */
-bool kvm_gmem_wants_mapping(void);
+bool kvm_gmem_shadows_page_tables(void);
+
+/**
+ * kvm_gmem_drop_page_tables: the guest's memory is about to be replaced
+ *
+ * Where KVM shadows the guest's page tables, it does not see what QEMU writes
+ * to them, and the guest would go on with pages that are not in them any more
+ * (Linux, arch/x86/kvm/mmu/mmu.c:kvm_mmu_get_shadow_page() takes a page that
+ * is there as it is).  Making the memslots anew drops all that KVM has.
+ *
+ * Called with the BQL held and the vCPUs stopped, before guest RAM is loaded.
+ */
+void kvm_gmem_drop_page_tables(void);
 
 /**
  * kvm_gmem_prepare_bind: find out whether binding can work on this kernel

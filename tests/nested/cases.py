@@ -221,7 +221,7 @@ def qtest(program, path):
 if ARCH == 'x86_64':
     # The host's kernel reads and writes packets in bound RAM
     case('vhost/net', 'net-test', 'net/vhost')(qtest)
-case('qtest/savevm', 'migration-test', 'migration/savevm/smp')(qtest)
+case('qtest/savevm', 'snapshot-test', 'snapshot/save-and-load/4-cpus')(qtest)
 KIND = {'x86_64': 'q35', 'aarch64': 'virt-smp'}[ARCH]
 case('qtest/hotplug', 'hotplug-test', f'hotplug/mixed/{KIND}')(qtest)
 case('qtest/cpr', 'cpr-test', f'cpr/transfer/{KIND}')(qtest)

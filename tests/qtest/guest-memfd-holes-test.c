@@ -10,6 +10,7 @@
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "guest-memfd/file.h"
+#include "guest-memfd/snapshot.h"
 #include "guest-memfd/vm.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
@@ -298,67 +299,51 @@ static void test_write_in_two_blocks(void)
     vm_quit(src);
 }
 
-static void hmp(VM *vm, const char *command)
+static VM *start_with_disk(const char *backend)
 {
-    g_autofree char *error = qtest_hmp(vm->qts, "%s", command);
+    g_autofree char *disk = snapshot_disk(tmp);
 
-    g_assert_cmpstr(error, ==, "");
-}
-
-static VM *start_with_disk(const char *extra)
-{
-    g_autofree char *disk = g_strdup_printf("%s/disk.qcow2", tmp);
-    g_autofree char *create = g_strdup_printf("%s create -q -f qcow2 %s 1G",
-                                              getenv("QTEST_QEMU_IMG"), disk);
-    g_autofree char *drive = g_strdup_printf("-drive if=none,id=d,file=%s",
-                                             disk);
-    int status;
-
-    g_assert_true(g_spawn_command_line_sync(create, NULL, NULL, &status, NULL));
-    g_assert_cmpint(status, ==, 0);
-    return start(extra, drive);
+    return start(backend, disk);
 }
 
 /* A snapshot brings the holes back, and zeroes with them */
 static void test_snapshot(void)
 {
-    g_autofree char *disk = g_strdup_printf("%s/disk.qcow2", tmp);
     VM *vm = start_with_disk(NULL);
     uint64_t before;
 
     vm_wait_ready(vm);
     before = use_memory(vm);
-    hmp(vm, "savevm one");
+    snapshot_save(vm, "one");
     g_assert_cmpuint(allocated(vm), <=, before + SLACK);
     vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 2", UNUSED, UNUSED_SIZE);
     /* A page by itself, which is not worth punching */
     vm_do(vm, "write64 %" PRIu64 " 1", UNUSED + UNUSED_SIZE + MiB);
     g_assert_cmpuint(allocated(vm), >=, before + UNUSED_SIZE);
-    hmp(vm, "loadvm one");
+    snapshot_load(vm, "one");
     g_assert_cmpuint(allocated(vm), <=, before + SLACK);
     check_memory(vm);
     g_assert_cmphex(vm_number(vm, "read64 %" PRIu64,
                               UNUSED + UNUSED_SIZE + MiB), ==, 0);
     vm_quit(vm);
-    unlink(disk);
+    snapshot_disk_remove(tmp);
 }
 
 /* Memory that was paid for in advance stays, and is zero */
 static void test_snapshot_of_preallocated(void)
 {
-    g_autofree char *disk = g_strdup_printf("%s/disk.qcow2", tmp);
     VM *vm = start_with_disk(GMEM ",prealloc=on");
     uint64_t used;
 
     vm_wait_ready(vm);
-    hmp(vm, "savevm one");
+    snapshot_save(vm, "one");
     vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 2", UNUSED, UNUSED_SIZE);
     used = allocated(vm);
-    hmp(vm, "loadvm one");
+    snapshot_load(vm, "one");
     g_assert_cmpuint(allocated(vm), >=, used);
     vm_do(vm, "zero %" PRIu64 " %" PRIu64, UNUSED, UNUSED_SIZE);
     vm_quit(vm);
-    unlink(disk);
+    snapshot_disk_remove(tmp);
 }
 
 static void assert_file_is_zero(const char *path, uint64_t size)

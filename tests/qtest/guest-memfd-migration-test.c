@@ -307,56 +307,6 @@ static void test_fail(const void *data)
     vm_quit(src);
 }
 
-/* Internal snapshots */
-static void test_savevm(const void *data)
-{
-    const uint64_t word = VM_AT(32 * MiB);
-    const Case *c = data;
-    g_autofree char *disk = g_strdup_printf("%s/disk.qcow2", tmp);
-    g_autofree char *create = g_strdup_printf("%s create -q -f qcow2 %s 1G",
-                                              getenv("QTEST_QEMU_IMG"), disk);
-    g_autofree char *drive = g_strdup_printf("-drive if=none,id=d,file=%s",
-                                             disk);
-    VM *vm;
-    char *error;
-    int status;
-
-    g_assert_true(g_spawn_command_line_sync(create, NULL, NULL, &status, NULL));
-    g_assert_cmpint(status, ==, 0);
-    vm = start_side(c, NULL, drive);
-    vm_wait_ready(vm);
-    vm_do(vm, "fill 1");
-    vm_do(vm, "write64 %" PRIu64 " 1", word);
-
-    error = qtest_hmp(vm->qts, "savevm one");
-    g_assert_cmpstr(error, ==, "");
-    g_free(error);
-    assert_at_rest(vm, c, NULL);
-    g_assert_cmpint(vm_number(vm, "read64 %" PRIu64, word), ==, 1);
-
-    start_counting(vm, c);
-    error = qtest_hmp(vm->qts, "savevm counting");
-    g_assert_cmpstr(error, ==, "");
-    g_free(error);
-    assert_at_rest(vm, c, NULL);
-    stop_counting(vm);
-    vm_do(vm, "fill 2");
-
-    error = qtest_hmp(vm->qts, "loadvm one");
-    g_assert_cmpstr(error, ==, "");
-    g_free(error);
-    g_assert_cmpint(vm_number(vm, "read64 %" PRIu64, word), ==, 1);
-    assert_at_rest(vm, c, NULL);
-
-    error = qtest_hmp(vm->qts, "loadvm counting");
-    g_assert_cmpstr(error, ==, "");
-    g_free(error);
-    stop_counting(vm);
-    assert_at_rest(vm, c, NULL);
-    vm_quit(vm);
-    unlink(disk);
-}
-
 /* calc-dirty-rate, against the same guest on a memfd */
 
 static int64_t dirty_rate(VM *vm, const char *mode)
@@ -568,7 +518,6 @@ static void add_cases(const Case *cases, int n, GTestDataFunc func)
 }
 
 static const Case plain = { "fail" };
-static const Case savevm = { "savevm" };
 static const Case userfault = { "userfault" };
 static const Case dirty_limit = {
     "dirty-limit", .accel_opts = ",dirty-ring-size=4096"
@@ -586,7 +535,6 @@ int main(int argc, char **argv)
     add_cases(migrations, ARRAY_SIZE(migrations), test_migrate);
     add_cases(cancels, ARRAY_SIZE(cancels), test_cancel);
     add_cases(&plain, 1, test_fail);
-    add_cases(&savevm, 1, test_savevm);
     qtest_add_data_func("/guest-memfd/migration/userfault", &userfault,
                         test_userfault);
     for (int i = 0; i < ARRAY_SIZE(faults); i++) {

@@ -11,6 +11,7 @@
 #include "qobject/qdict.h"
 #include "qobject/qjson.h"
 #include "standard-headers/linux/virtio_pmem.h"
+#include "guest-memfd/snapshot.h"
 #include "guest-memfd/virtio.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
@@ -137,24 +138,13 @@ static void test_dirty_rate_in_quick_succession(void)
 }
 
 /* With a snapshot, which is for the caller to unlink */
-static VM *start_with_snapshot(char **disk)
+static VM *start_with_snapshot(void)
 {
-    g_autofree char *path = g_strdup_printf("%s/disk.qcow2", tmp);
-    g_autofree char *create = g_strdup_printf("%s create -q -f qcow2 %s 64M",
-                                              getenv("QTEST_QEMU_IMG"), path);
-    g_autofree char *drive = g_strdup_printf("-drive if=none,id=d,file=%s",
-                                             path);
-    g_autofree char *saved = NULL;
-    int status;
-    VM *vm;
+    g_autofree char *disk = snapshot_disk(tmp);
+    VM *vm = start(GMEM, disk);
 
-    *disk = g_strdup(path);
-    g_assert_true(g_spawn_command_line_sync(create, NULL, NULL, &status, NULL));
-    g_assert_cmpint(status, ==, 0);
-    vm = start(GMEM, drive);
     vm_wait_ready(vm);
-    saved = qtest_hmp(vm->qts, "savevm one");
-    g_assert_cmpstr(saved, ==, "");
+    snapshot_save(vm, "one");
     return vm;
 }
 
@@ -162,24 +152,21 @@ static VM *start_with_snapshot(char **disk)
 static void test_snapshot_after_failure(void)
 {
     static const char *not_completed[] = { "completed", NULL };
-    g_autofree char *disk = NULL, *said = NULL;
-    VM *vm = start_with_snapshot(&disk);
+    VM *vm = start_with_snapshot();
 
     migrate_qmp(vm->qts, NULL, "exec:false", NULL, "{}");
     wait_for_migration_status(vm->qts, "failed", not_completed);
-    said = qtest_hmp(vm->qts, "loadvm one");
-    g_assert_cmpstr(said, ==, "");
+    snapshot_load(vm, "one");
     vm_do(vm, "fill 3");
     vm_do(vm, "check 3");
     vm_quit(vm);
-    unlink(disk);
+    snapshot_disk_remove(tmp);
 }
 
 static void test_snapshot_with_multifd(void)
 {
     static const char *const commands[] = { "savevm one", "loadvm one" };
-    g_autofree char *disk = NULL;
-    VM *vm = start_with_snapshot(&disk);
+    VM *vm = start_with_snapshot();
 
     migrate_set_capability(vm->qts, "multifd", true);
     for (int i = 0; i < ARRAY_SIZE(commands); i++) {
@@ -192,7 +179,7 @@ static void test_snapshot_with_multifd(void)
     vm_do(vm, "fill 3");
     vm_do(vm, "check 3");
     vm_quit(vm);
-    unlink(disk);
+    snapshot_disk_remove(tmp);
 }
 
 static void test_async_teardown(void)
