@@ -11,6 +11,7 @@
 #include "qobject/qdict.h"
 #include "guest-memfd/file.h"
 #include "guest-memfd/snapshot.h"
+#include "guest-memfd/virtio.h"
 #include "guest-memfd/vm.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
@@ -306,6 +307,69 @@ static VM *start_with_disk(const char *backend)
     return start(backend, disk);
 }
 
+static void dump(VM *vm, const char *path, const char *format)
+{
+    g_autofree char *protocol = g_strdup_printf("file:%s", path);
+
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'dump-guest-memory',"
+                             "'arguments': {'paging': false,"
+                             "'protocol': %s, 'format': %s}}",
+                             protocol, format);
+}
+
+/* Nine tenths of a full guest are in a balloon: nothing may bring them back */
+static void test_ballooned(void)
+{
+    static const struct {
+        uint64_t start, size;
+    } given[] = {
+        { VM_AT(16 * MiB), 80 * MiB }, { VM_AT(104 * MiB), 152 * MiB },
+    };
+    g_autofree char *disk = snapshot_disk(tmp);
+    g_autofree char *extra = g_strdup_printf(BALLOON_DEVICE " %s", disk);
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    g_autofree char *out = g_strdup_printf("%s/out", tmp);
+    VM *vm = start(NULL, extra), *dst;
+    VirtioDriver *balloon;
+    uint64_t before;
+
+    vm_wait_ready(vm);
+    vm_do(vm, "fill 1");
+    balloon = balloon_start(vm);
+    for (int i = 0; i < ARRAY_SIZE(given); i++) {
+        balloon_inflate(balloon, given[i].start, given[i].size);
+    }
+    virtio_free(balloon);
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    before = allocated(vm);
+    g_assert_cmpuint(before, <, RAM_SIZE / 10);
+
+    snapshot_save(vm, "one");
+    g_assert_cmpuint(allocated(vm), <=, before + SLACK);
+    snapshot_load(vm, "one");
+    g_assert_cmpuint(allocated(vm), <=, before + SLACK);
+    dump(vm, out, "elf");
+    g_assert_cmpuint(allocated(vm), <=, before + SLACK);
+    unlink(out);
+
+    dst = start(NULL, BALLOON_DEVICE " -incoming defer");
+    migrate_set_parameter_int(vm->qts, "max-bandwidth", 0);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(vm->qts, dst->qts, uri, NULL, "{}");
+    wait_for_migration_complete(vm->qts);
+    wait_for_migration_complete(dst->qts);
+    g_assert_cmpuint(allocated(vm), <=, before + SLACK);
+    g_assert_cmpuint(allocated(dst), <=, before + SLACK);
+    vm_quit(vm);
+
+    vm_do(dst, "checkr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    for (int i = 0; i < ARRAY_SIZE(given); i++) {
+        vm_do(dst, "zero %" PRIu64 " %" PRIu64, given[i].start, given[i].size);
+    }
+    vm_quit(dst);
+    snapshot_disk_remove(tmp);
+}
+
 /* A snapshot brings the holes back, and zeroes with them */
 static void test_snapshot(void)
 {
@@ -360,7 +424,6 @@ static void assert_file_is_zero(const char *path, uint64_t size)
 static void test_readers(void)
 {
     g_autofree char *out = g_strdup_printf("%s/out", tmp);
-    g_autofree char *protocol = g_strdup_printf("file:%s", out);
     static const char *const formats[] = { "elf", "kdump-zlib" };
     VM *vm = start(NULL, "");
     uint64_t before;
@@ -369,10 +432,7 @@ static void test_readers(void)
     vm_wait_ready(vm);
     before = use_memory(vm);
     for (int i = 0; i < ARRAY_SIZE(formats); i++) {
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'dump-guest-memory',"
-                                 "'arguments': {'paging': false,"
-                                 "'protocol': %s, 'format': %s}}",
-                                 protocol, formats[i]);
+        dump(vm, out, formats[i]);
         g_assert_cmpuint(allocated(vm), <=, before + SLACK);
     }
     qtest_qmp_assert_success(vm->qts, "{'execute': 'pmemsave', 'arguments': {"
@@ -424,6 +484,7 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/holes/snapshot", test_snapshot);
     qtest_add_func("/guest-memfd/holes/snapshot/prealloc",
                    test_snapshot_of_preallocated);
+    qtest_add_func("/guest-memfd/holes/ballooned", test_ballooned);
     qtest_add_func("/guest-memfd/holes/readers", test_readers);
     ret = g_test_run();
     path = g_strdup_printf("%s/migration", tmp);
