@@ -81,7 +81,7 @@ def arguments():
                         help='guests of this size, such as 512M or 4G, in all cases')
     parser.add_argument('--all', action='store_true',
                         help='guests of all sizes, which is a matter of hours with --ram all '
-                        '(default: of the smallest that a case is for, unless it is named)')
+                        '(default: mostly of 512 MiB, unless the case is named)')
     parser.add_argument('--ram', type=kinds, metavar='KIND,...',
                         help='these kinds of RAM, or "all" (default: guest-memfd,memfd)')
     parser.add_argument('--minutes', type=minutes, default=11, metavar='N',

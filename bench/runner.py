@@ -67,7 +67,7 @@ def plan(cases, sizes, env, kinds, all_sizes=True):
         if case.archs and machine_arch(env) not in case.archs:
             notes.append(f'{case.name}: only on {", ".join(case.archs)}')
             continue
-        own = case.sizes if all_sizes else case.sizes[:1]
+        own = case.sizes if all_sizes else (case.quick,)
         for size in sizes or ((case.small / 1024,) if env.breakage else own):
             need = int(size * GIB) * case.copies
             if need > free * 0.9:

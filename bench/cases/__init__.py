@@ -40,7 +40,9 @@ class Metric:
 class Case:
     """measure(run) returns {metric: figure}; bare(run) the arguments of bench/bare.c.
 
-    sizes     of the guest, in GiB; small: in MiB, where only faults are looked for
+    sizes     of the guest, in GiB, if the case is named, or all are asked for
+    quick     ... in the default set, which is to be over in minutes
+    small     in MiB, where only faults are looked for
     copies    how often its size has to fit into the host's memory (0: nobody touches it)
     archs     machines on which it can be measured; none: all
     long      it takes minutes: measured only if it is named, or with --all
@@ -52,6 +54,7 @@ class Case:
     metrics: dict
     backends: tuple = ('guest-memfd', 'memfd')
     sizes: tuple = (1,)
+    quick: float = 0.5
     small: int = 128
     copies: int = 1
     bare: callable = None

@@ -51,7 +51,7 @@ def full(run):
 
 
 @case('migration/sparse', f'a guest that uses {SPARSE // MIB} MiB of its RAM and is idle', METRICS,
-      sizes=(8,), small=256, copies=2, goals=(
+      sizes=(8,), quick=2, small=256, copies=2, goals=(
           Goal('total', 0.15, 'memfd'), Goal('source-growth', plus=64 * MIB),
           Goal('target-growth', plus=64 * MIB)))
 def sparse(run):

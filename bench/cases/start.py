@@ -14,9 +14,9 @@ def guest(run):
         return {'time': vm.ready_after}
 
 
-def stopped(name, what, sizes, small, goals, **options):
+def stopped(name, what, sizes, quick, small, goals, **options):
     @case(f'start/{name}', what, {'time': Metric('s', "until QMP's greeting")}, small=small,
-          sizes=sizes, goals=goals, copies=int('prealloc' in options),
+          sizes=sizes, quick=quick, goals=goals, copies=int('prealloc' in options),
           reasons={'time': 'Its RAM is hundreds of memslots, so that a change costs few of them.'}
           if name == '1T' else {})
     def measure(run):
@@ -24,7 +24,7 @@ def stopped(name, what, sizes, small, goals, **options):
             return {'time': vm.started_after}
 
 
-stopped('1T', 'from exec to QMP of a stopped machine of 1 TiB', (1024,), 4096,
+stopped('1T', 'from exec to QMP of a stopped machine of 1 TiB', (1024,), 1024, 4096,
         (Goal('time', 1.05, 'memfd'),))
-stopped('prealloc', 'from exec to QMP of a stopped machine, preallocated by 2 threads', (1, 4), 128,
+stopped('prealloc', 'from exec to QMP of a stopped machine, preallocated by 2 threads', (1, 4), 0.5, 128,
         (), prealloc=True, threads=2)

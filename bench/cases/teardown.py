@@ -38,7 +38,7 @@ def free_memory(backend):
 
 
 @case('teardown/unplug', 'unplugging a DIMM whose memory the guest has touched', BACK,
-      archs=('x86_64',), sizes=(0.25,))
+      archs=('x86_64',), sizes=(0.25,), quick=0.25)
 def dimm(run):
     with run.guest(*SLOTS, group=run.group()) as guest:
         plug(guest)
