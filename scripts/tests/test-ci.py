@@ -36,12 +36,11 @@ class CITest(unittest.TestCase):
         (self.top / name).write_text(f'#!/bin/sh\n{text}\n')
         (self.top / name).chmod(0o755)
 
-    def run_it(self, *args, fetch=0, check=GREEN, demo=0, others='1'):
+    def run_it(self, *args, fetch=0, check=GREEN, demo=0):
         self.script('scripts/qemu-source.py', f'echo "fetch $*"; exit {fetch}')
         self.script('check', CHECK + check)
         self.script('demo', f'echo "demo $BASE $CHECK_KVM"; exit {demo}')
-        result = subprocess.run([str(self.top / '.ci/run'), *args], text=True,
-                                env=CLEAN | {'OTHER_BASES': others},
+        result = subprocess.run([str(self.top / '.ci/run'), *args], text=True, env=CLEAN,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return result.returncode, result.stdout
 
@@ -77,10 +76,6 @@ class CITest(unittest.TestCase):
         _, output = self.run_it(check=f'if {OTHER}; then {GREEN}; else {RED}; fi')
         self.assertIn('check 10.2', output)
         self.assertTrue(output.endswith('\n10 passed, 1 failed, 2 skipped\n'), output)
-
-    def test_other_bases_only_when_asked_for(self):
-        status, output = self.run_it(others='')
-        self.assertEqual((status, output), (0, 'check  1 \n'))
 
     def test_part_of_the_tests_is_for_the_default(self):
         status, output = self.run_it('unit')
