@@ -123,10 +123,9 @@ static const Case cases[] = {
     { "dirty-ring", ",dirty-ring-size=4096", .cpus = 2 },
 };
 
-static void add(const char *name, const Case *c, GTestDataFunc test)
+static void add(const char *prefix, const Case *c, GTestDataFunc test)
 {
-    g_autofree char *path = g_strdup_printf("/guest-memfd/snapshot/%s/%s", name,
-                                            c->name);
+    g_autofree char *path = g_strdup_printf("%s/%s", prefix, c->name);
 
     qtest_add_data_func(path, c, test);
 }
@@ -144,8 +143,9 @@ int main(int argc, char **argv)
             g_test_message("KVM has no dirty ring here");
             continue;
         }
-        add("save-and-load", &cases[i], test_save_and_load);
-        add("page-tables", &cases[i], test_page_tables);
+        add("/guest-memfd/snapshot/save-and-load", &cases[i],
+            test_save_and_load);
+        add("/guest-memfd/snapshot/page-tables", &cases[i], test_page_tables);
     }
     result = g_test_run();
     rmdir(tmp);
