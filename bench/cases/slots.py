@@ -27,7 +27,7 @@ def unplug(guest):
     guest.vm.cmd('device_del', id='dimm')
     guest.ask(f'outb {SELECT} 0')
     guest.ask(f'outb {CONTROL} {EJECT}')
-    guest.vm.event_wait('DEVICE_DELETED', 600, {'data': {'device': 'dimm'}})
+    guest.vm.event_wait('DEVICE_DELETED', 600.0, {'data': {'device': 'dimm'}})
     guest.vm.cmd('object-del', id='more')
 
 

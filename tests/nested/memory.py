@@ -144,7 +144,7 @@ def dimm(guest):
     guest.check_bound('ram1', BLOCK)
     guest.ask('free')
     guest.vm.cmd('device_del', id='dimm')
-    check(guest.vm.event_wait('DEVICE_DELETED', 300, {'data': {'device': 'dimm'}}),
+    check(guest.vm.event_wait('DEVICE_DELETED', 300.0, {'data': {'device': 'dimm'}}),
           'the guest has not let the DIMM go')
     guest.vm.cmd('object-del', id='ram1')
     host.wait_fallen(BLOCK)

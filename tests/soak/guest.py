@@ -74,7 +74,7 @@ class Process:
                 '-qtest', f'unix:{self.tmp}/qtest,server=on,wait=off', '-qtest-log', '/dev/null']
         for i in dimms:
             args += ['-object', f'memory-backend-guest-memfd,id=mem{i},size={DIMM_LEN}',
-                     '-device', f'pc-dimm,id=dimm{i},memdev=mem{i},addr={dimm_address(i)}']
+                     '-device', f'pc-dimm,id=dimm{i},memdev=mem{i},addr={dimm_address(i)},slot={i}']
         if incoming:
             args += ['-incoming', 'defer' if incoming == 'defer' else f'unix:{self.tmp}/migration']
         if incoming == 'cpr':
@@ -156,6 +156,11 @@ class Process:
             for command in f'outl 0xa00 {slot}', 'outb 0xa14 8':
                 if not qtest.cmd(command).startswith('OK'):
                     raise Lost(f'qtest refuses {command}')
+
+    def wait_event(self, name, match=None):
+        # For QEMU's Python a time that is no float is for ever
+        if not self.vm.event_wait(name, float(LIMIT), match):
+            raise Lost(f'no event {name} within {LIMIT} s')
 
     def info(self):
         return {b['id']: b for b in self.vm.cmd('query-guest-memfd')}

@@ -78,18 +78,16 @@ class Machine(Devices):
         i = self.rng.randrange(DIMM_SLOTS)
         qemu = self.qemu
         if i in self.dimms():
-            slots = {d['data']['id']: d['data']['slot'] for d in qemu.cmd('query-memory-devices')
-                     if d['type'] == 'dimm'}
             qemu.cmd('device_del', id=f'dimm{i}')
-            qemu.eject(slots[f'dimm{i}'])
-            qemu.event_wait('DEVICE_DELETED', 600, {'data': {'device': f'dimm{i}'}})
+            qemu.eject(i)
+            qemu.wait_event('DEVICE_DELETED', {'data': {'device': f'dimm{i}'}})
             qemu.cmd('object-del', id=f'mem{i}')
             del self.parts[dimm_address(i)]
         else:
             qemu.cmd('object-add', qom_type='memory-backend-guest-memfd', id=f'mem{i}',
                      size=DIMM_LEN, prealloc=self.rng.random() < .5)
             qemu.cmd('device_add', driver='pc-dimm', id=f'dimm{i}', memdev=f'mem{i}',
-                     addr=dimm_address(i))
+                     addr=dimm_address(i), slot=i)
             self.verify()
             self.fill(dimm_address(i), DIMM_LEN)
         self.saved = None
@@ -206,7 +204,7 @@ class Machine(Devices):
         self.qemu.end()
         self.qemu = target
         if target.cmd('query-status')['status'] != 'running':
-            target.event_wait('RESUME', 600)
+            target.wait_event('RESUME')
         self.saved = None
 
     def do_cpr(self):
