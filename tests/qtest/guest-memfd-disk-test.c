@@ -78,7 +78,14 @@ static VM *start_vm(Disk *disk, const char *extra)
                     options[0], path, options[1], extra);
 }
 
-static void start(Disk *disk, const Case *c)
+static void start_driver(Disk *disk)
+{
+    disk->driver = virtio_io_start(disk->vm, 1);
+    disk->header = virtio_alloc(disk->driver,
+                                sizeof(struct virtio_blk_outhdr) + 1);
+}
+
+static void start_with(Disk *disk, const Case *c, const char *extra)
 {
     int fd;
 
@@ -89,11 +96,14 @@ static void start(Disk *disk, const Case *c)
     g_assert_cmpint(ftruncate(fd, DATA_LEN), ==, 0);
     close(fd);
 
-    disk->vm = start_vm(disk, "");
+    disk->vm = start_vm(disk, extra);
     vm_wait_ready(disk->vm);
-    disk->driver = virtio_io_start(disk->vm, 1);
-    disk->header = virtio_alloc(disk->driver,
-                                sizeof(struct virtio_blk_outhdr) + 1);
+    start_driver(disk);
+}
+
+static void start(Disk *disk, const Case *c)
+{
+    start_with(disk, c, "");
 }
 
 static void quit(Disk *disk)
@@ -285,6 +295,29 @@ static void test_reconnect(const void *data)
     quit(&disk);
 }
 
+/* Memory that the peer has, and that goes while the device is stopped */
+static void test_unplug(const void *data)
+{
+    Disk disk;
+
+    start_with(&disk, data, "-m slots=2,maxmem=1G"
+               " -object memory-backend-guest-memfd,id=mem0,size=128M"
+               " -object memory-backend-guest-memfd,id=mem1,size=128M"
+               " -device pc-dimm,id=dimm0,memdev=mem0,slot=0"
+               " -device pc-dimm,id=dimm1,memdev=mem1,slot=1");
+    for (int i = 0; i < 2; i++) {
+        transfer(&disk, VIRTIO_BLK_T_IN);
+        virtio_free(disk.driver);
+        vm_do(disk.vm, "reset");
+        vm_wait_ready(disk.vm);
+        vm_remove_dimm(disk.vm, i, i);
+        vm_wait_gmem_fds(disk.vm, 2 - i);
+        start_driver(&disk);
+    }
+    transfer(&disk, VIRTIO_BLK_T_IN);
+    quit(&disk);
+}
+
 #define BLOCKDEV(aio) \
     "-blockdev file,node-name=disk,filename=%s,cache.direct=on,aio=" aio
 #define VHOST_USER_BLK \
@@ -332,6 +365,7 @@ int main(int argc, char **argv)
         add("migrate", &cases[i], test_migrate);
         if (cases[i].peer) {
             add("reconnect", &cases[i], test_reconnect);
+            add("unplug", &cases[i], test_unplug);
         }
     }
     result = g_test_run();
