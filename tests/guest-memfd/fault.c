@@ -70,11 +70,11 @@ static FaultFile *faults;
 
 static void __attribute__((constructor)) map_faults(void)
 {
-    static void *(*real)(void *, size_t, int, int, int, off_t);
+    void *(*real)(void *, size_t, int, int, int, off_t);
     const char *path = getenv("GUEST_MEMFD_FAULT");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
 
-    real = real ?: dlsym(RTLD_NEXT, "mmap64");
+    real = dlsym(RTLD_NEXT, "mmap64");
     if (fd >= 0 && !ftruncate(fd, FAULT_FILE_SIZE)) {
         faults = real(NULL, FAULT_FILE_SIZE, PROT_READ | PROT_WRITE,
                       MAP_SHARED, fd, 0);
@@ -204,12 +204,12 @@ static bool is_mapping(const char *addr)
 /* mmap64 to the linker, since off_t has 64 bits; so with others below */
 void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
-    static void *(*real)(void *, size_t, int, int, int, off_t);
+    void *(*real)(void *, size_t, int, int, int, off_t);
     bool ours = has_fd(is_gmem_fd, fd);
     void *ret;
     int value;
 
-    real = real ?: dlsym(RTLD_NEXT, "mmap64");
+    real = dlsym(RTLD_NEXT, "mmap64");
     if (ours && fault(FAULT_mmap, &value)) {
         errno = value;
         return MAP_FAILED;
@@ -225,9 +225,9 @@ void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 
 int munmap(void *addr, size_t len)
 {
-    static int (*real)(void *, size_t);
+    int (*real)(void *, size_t);
 
-    real = real ?: dlsym(RTLD_NEXT, "munmap");
+    real = dlsym(RTLD_NEXT, "munmap");
     for (int i = 0; i < MAX_MAPPINGS; i++) {
         if (mapping[i].start >= (char *)addr &&
             mapping[i].start < (char *)addr + len) {
@@ -240,9 +240,9 @@ int munmap(void *addr, size_t len)
 
 int close(int fd)
 {
-    static int (*real)(int);
+    int (*real)(int);
 
-    real = real ?: dlsym(RTLD_NEXT, "close");
+    real = dlsym(RTLD_NEXT, "close");
     if (has_fd(is_gmem_fd, fd)) {
         is_gmem_fd[fd] = false;
     }
@@ -314,12 +314,12 @@ static bool fault_ioctl(unsigned long request, void *arg, int *value)
 
 int ioctl(int fd, unsigned long request, ...)
 {
-    static int (*real)(int, unsigned long, void *);
+    int (*real)(int, unsigned long, void *);
     va_list ap;
     void *arg;
     int value, ret;
 
-    real = real ?: dlsym(RTLD_NEXT, "ioctl");
+    real = dlsym(RTLD_NEXT, "ioctl");
     va_start(ap, request);
     arg = va_arg(ap, void *);
     va_end(ap);
@@ -340,20 +340,20 @@ int ioctl(int fd, unsigned long request, ...)
 
 int madvise(void *addr, size_t len, int advice)
 {
-    static int (*real)(void *, size_t, int);
+    int (*real)(void *, size_t, int);
     int value;
 
-    real = real ?: dlsym(RTLD_NEXT, "madvise");
+    real = dlsym(RTLD_NEXT, "madvise");
     return is_mapping(addr) && fault(FAULT_madvise, &value)
            ? fail(value) : real(addr, len, advice);
 }
 
 int mincore(void *addr, size_t len, unsigned char *vec)
 {
-    static int (*real)(void *, size_t, unsigned char *);
+    int (*real)(void *, size_t, unsigned char *);
     int value;
 
-    real = real ?: dlsym(RTLD_NEXT, "mincore");
+    real = dlsym(RTLD_NEXT, "mincore");
     return is_mapping(addr) && fault(FAULT_mincore, &value)
            ? fail(value) : real(addr, len, vec);
 }
@@ -363,32 +363,32 @@ int mincore(void *addr, size_t len, unsigned char *vec)
 long mbind(void *addr, unsigned long len, int mode, const unsigned long *mask,
            unsigned long max, unsigned flags)
 {
-    static long (*real)(void *, unsigned long, int, const unsigned long *,
+    long (*real)(void *, unsigned long, int, const unsigned long *,
                         unsigned long, unsigned);
     int value;
 
-    real = real ?: dlsym(RTLD_NEXT, "mbind");
+    real = dlsym(RTLD_NEXT, "mbind");
     return is_mapping(addr) && fault(FAULT_mbind, &value)
            ? fail(value) : real(addr, len, mode, mask, max, flags);
 }
 
 int fstat(int fd, struct stat *st)
 {
-    static int (*real)(int, struct stat *);
+    int (*real)(int, struct stat *);
     int value;
 
-    real = real ?: dlsym(RTLD_NEXT, "fstat64");
+    real = dlsym(RTLD_NEXT, "fstat64");
     return has_fd(is_gmem_fd, fd) && fault(FAULT_fstat, &value)
            ? fail(value) : real(fd, st);
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t len)
 {
-    static int (*real)(int, int, off_t, off_t);
+    int (*real)(int, int, off_t, off_t);
     FaultKind kind = mode & FALLOC_FL_PUNCH_HOLE ? FAULT_punch
                                                  : FAULT_fallocate;
     int value;
 
-    real = real ?: dlsym(RTLD_NEXT, "fallocate64");
+    real = dlsym(RTLD_NEXT, "fallocate64");
     return fault(kind, &value) ? fail(value) : real(fd, mode, offset, len);
 }
