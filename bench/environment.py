@@ -32,6 +32,7 @@ class Environment:
         self.paging = machine.paging()
         self.stack = contextlib.ExitStack()
         self.tmp = self.cgroups = self.no_cgroups = None
+        self.hertz = None       # of the clock that guests have; all have the same
 
     def __enter__(self):
         self.tmp = Path(self.stack.enter_context(
@@ -63,9 +64,7 @@ class Run:
     size: int
 
     def guest(self, *options, size=None, **kwargs):
-        trace = ['-trace', 'kvm_guest_memfd_prefault'] if kwargs.get('prealloc') else []
-        if self.backend.debian:
-            trace = []
+        trace = ['-trace', 'kvm_guest_memfd_prefault'] if self.backend.gmem else []
         return Guest(self.env, self.backend, size or self.size, *options, *trace, **kwargs)
 
     def pick(self, normal, small):

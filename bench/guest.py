@@ -11,6 +11,7 @@ from .cases import Broken, wait_until
 MIB = 1 << 20
 DONE = ('completed', 'failed', 'cancelled')
 Touched = namedtuple('Touched', 'seconds faults exits')
+PREFAULTED = 'kvm_guest_memfd_prefault gpa 0x0 size 0x0: 0'
 
 
 class Guest:
@@ -36,7 +37,6 @@ class Guest:
         self.vm.set_machine(f'{env.machine},memory-backend=ram0')
         self.vm.set_console()
         self.unread = b''
-        self.hertz = None
         self.greeted = self.ready_after = self.started_after = None
 
     def __enter__(self):
@@ -97,13 +97,13 @@ class Guest:
 
     def seconds(self, answer, name='ticks'):
         """What the guest has measured with its own clock."""
-        if not self.hertz:
+        if not self.env.hertz:
             # A line is there and back in some microseconds
             first, start = int(self.ask('clock')['ticks'], 0), time.monotonic()
-            time.sleep(0.05 if self.env.breakage else 0.5)
-            self.hertz = ((int(self.ask('clock')['ticks'], 0) - first)
-                          / (time.monotonic() - start))
-        return int(answer[name], 0) / self.hertz
+            time.sleep(0.05 if self.env.breakage else 1)
+            self.env.hertz = ((int(self.ask('clock')['ticks'], 0) - first)
+                              / (time.monotonic() - start))
+        return int(answer[name], 0) / self.env.hertz
 
     def stats(self):
         """What KVM has counted for all vCPUs: {name: number}."""
@@ -129,7 +129,10 @@ class Guest:
     def prefaulted(self):
         """Wait until QEMU has filled what it fills of the guest's page tables."""
         if self.backend.gmem and self.env.prefaults:
-            wait_until(lambda: 'kvm_guest_memfd_prefault gpa 0x0 size 0x0: 0' in self.log())
+            self.wait_prefaulted(1)
+
+    def wait_prefaulted(self, times):
+        wait_until(lambda: self.log().count(PREFAULTED) >= times)
 
     def bound(self):
         """How much is bound; for other RAM something that stays the same."""
@@ -145,8 +148,8 @@ class Guest:
         wait_until(reached)
 
     def start_and_cancel_migration(self):
-        """As far as the log is on, and back; waits until all is bound again."""
-        bound = self.bound()
+        """As far as the log is on, and back; waits until all is as it was again."""
+        bound, prefaulted = self.bound(), self.log().count(PREFAULTED)
         self.vm.cmd('migrate-set-parameters', max_bandwidth=MIB)
         self.vm.cmd('migrate', uri='exec:cat > /dev/null')
         self.wait_migration('active')
@@ -154,3 +157,5 @@ class Guest:
         self.vm.cmd('migrate_cancel')
         self.wait_migration('cancelled')
         wait_until(lambda: self.bound() == bound)
+        if self.backend.gmem:
+            self.wait_prefaulted(prefaulted + 1)

@@ -9,13 +9,15 @@
  * Holes stay holes.
  *
  * Where KVM shadows the guest's page tables it cannot do so.  There it takes
- * neighbours of a page from the host's page tables, and preallocation fills
- * those instead (system/guest-memfd-prealloc.c).
+ * neighbours of a page from the host's page tables, and those are filled
+ * instead: by preallocation (system/guest-memfd-prealloc.c), by whoever loads
+ * RAM, and here when memslots have been switched.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include <sys/mman.h>
 #include <linux/kvm.h>
 #include "qemu/main-loop.h"
 #include "qemu/rcu.h"
@@ -41,6 +43,7 @@
 #define CHUNK (2 * MiB)
 
 static bool can;                /* KVM has two-dimensional paging */
+static bool shadows;            /* KVM shadows the guest's page tables */
 static bool incoming;           /* memory came before the VM first ran */
 
 /* All under the BQL */
@@ -81,9 +84,12 @@ static void skip(struct kvm_pre_fault_memory *range, uint64_t size)
  * Skip what is not there.  What is at these addresses is asked anew each time,
  * since a DIMM may have been replaced.
  *
- * Returns: how much is there then, in bytes; 0 if nothing was found yet
+ * @mr, @host: set to what is there then: the caller unrefs @mr
+ *
+ * Returns: its size in bytes; 0 if nothing was found yet
  */
-static uint64_t skip_holes(struct kvm_pre_fault_memory *range)
+static uint64_t skip_holes(struct kvm_pre_fault_memory *range,
+                           MemoryRegion **mr, void **host)
 {
     size_t page_size = qemu_real_host_page_size();
     uint64_t size = MIN(range->size, CHUNK), from = size, to = size;
@@ -109,10 +115,27 @@ static uint64_t skip_holes(struct kvm_pre_fault_memory *range)
                 to += page_size;
             }
         }
+        *host = rb->host + start + from;
     }
-    memory_region_unref(section.mr);
+    *mr = section.mr;
     skip(range, from);
     return to - from;
+}
+
+/*
+ * In the guest's page tables or, where KVM looks, in QEMU's.  Without the BQL;
+ * leaves in @range what was not done.
+ */
+static int fill(CPUState *cpu, struct kvm_pre_fault_memory *range, void *host)
+{
+    if (can) {
+        return kvm_vcpu_ioctl(cpu, KVM_PRE_FAULT_MEMORY, range);
+    }
+    if (madvise(host, range->size, MADV_POPULATE_READ)) {
+        return -errno;
+    }
+    range->size = 0;
+    return 0;
 }
 
 /* To KVM, what it maps is written then: a dirty ring would overflow */
@@ -134,15 +157,18 @@ static void work(CPUState *cpu, run_on_cpu_data unused)
            g_get_monotonic_time() < end) {
         struct kvm_pre_fault_memory *next =
             &g_array_index(mine, struct kvm_pre_fault_memory, mine->len - 1);
-        uint64_t size = skip_holes(next);
+        MemoryRegion *mr;
+        void *host = NULL;
+        uint64_t size = skip_holes(next, &mr, &host);
         struct kvm_pre_fault_memory now = { .gpa = next->gpa, .size = size };
         int ret = 0;
 
         if (size) {
             bql_unlock();
-            ret = kvm_vcpu_ioctl(cpu, KVM_PRE_FAULT_MEMORY, &now);
+            ret = fill(cpu, &now, host);
             bql_lock();
         }
+        memory_region_unref(mr);
         /* KVM leaves in @now what it has not done */
         skip(next, size - now.size);
         if (ret < 0 && ret != -EINTR && ret != -EAGAIN) {
@@ -210,7 +236,12 @@ static void begin(bool first)
 {
     RAMBlock *rb;
 
-    if (!can || !kvm_gmem_zaps_slot_only()) {
+    /* What was loaded or preallocated is in QEMU's page tables */
+    if (first ? !can : !can && !shadows) {
+        return;
+    }
+    /* The guest's would not last */
+    if (can && !kvm_gmem_zaps_slot_only()) {
         return;
     }
     give_up();
@@ -249,6 +280,7 @@ void kvm_gmem_init_prefault(void)
     if (!initialized) {
         initialized = true;
         can = kvm_vm_check_extension(kvm_state, KVM_CAP_PRE_FAULT_MEMORY) > 0;
+        shadows = kvm_gmem_shadows_page_tables();
         incoming = runstate_check(RUN_STATE_INMIGRATE);
         qemu_add_vm_change_state_handler(vm_state_changed, NULL);
     }

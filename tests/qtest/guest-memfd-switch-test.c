@@ -10,6 +10,7 @@
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
+#include "guest-memfd/file.h"
 #include "guest-memfd/vm.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
@@ -107,6 +108,33 @@ static void test_steps(void)
         g_assert_cmpint(vm_info_number(vm, "ram0", "max-inhibit-us"), >, 0);
     }
     g_free(vm_command(vm, "stop"));
+    vm_quit(vm);
+}
+
+/*
+ * Memslots that were bound again have lost their page tables.  Where KVM takes
+ * neighbours of a page from QEMU's, these are filled with what is there.
+ */
+static void test_mapped_again(void)
+{
+    VM *vm = start("");
+    GmemFile *file = gmem_file_open(vm, RAM_SIZE);
+    uint64_t resident;
+
+    vm_wait_ready(vm);
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 1", VM_AT(300 * MiB), 256 * MiB);
+    resident = gmem_file_resident(file, 0, RAM_SIZE);
+    g_assert_cmpint(resident, <, 300 * MiB);
+    g_assert_cmpint(gmem_smaps(vm, "Rss"), <, 64 * MiB);
+    start_logging(vm);
+    stop_logging(vm);
+    vm_wait_settled(vm, "ram0");
+    if (vm_prealloc_maps()) {
+        VM_WAIT(gmem_smaps(vm, "Rss") >= resident);
+    }
+    g_assert_cmpint(gmem_file_resident(file, 0, RAM_SIZE), ==, resident);
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 1", VM_AT(300 * MiB), 256 * MiB);
+    gmem_file_close(file);
     vm_quit(vm);
 }
 
@@ -556,6 +584,7 @@ int main(int argc, char **argv)
     tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
     qtest_add_func("/guest-memfd/switch/cells", test_cells);
     qtest_add_func("/guest-memfd/switch/steps", test_steps);
+    qtest_add_func("/guest-memfd/switch/mapped-again", test_mapped_again);
     qtest_add_func("/guest-memfd/switch/stopped", test_stopped);
     qtest_add_func("/guest-memfd/switch/paused", test_paused);
     qtest_add_func("/guest-memfd/switch/quit", test_quit);
