@@ -159,7 +159,7 @@ class Runner:
             start = time.monotonic()
             items = sorted(items, key=lambda item: item.size * item.case.copies)
             tried = self.warm_up(items, float('inf') if keep_all
-                                 else schedule.warm_up_limit(budget, least))
+                                 else schedule.warm_up_limit(budget))
             self.rounds, left_out = schedule.choose(
                 self.costs, budget - (time.monotonic() - start), least, most, keep_all)
             for item in [*items[tried:], *left_out]:

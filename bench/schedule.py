@@ -14,9 +14,9 @@ def turns(players, number):
     return list(players) if number % 2 == 0 else list(players)[::-1]
 
 
-def warm_up_limit(budget, least=LEAST):
-    """Seconds for the warm-up, which is one more round."""
-    return budget / (least + 1)
+def warm_up_limit(budget):
+    """Seconds for the warm-up, which is one more round; what it does not come to is left out."""
+    return budget / 4
 
 
 def choose(costs, budget, least=LEAST, most=MOST, keep_all=False):

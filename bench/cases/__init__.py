@@ -15,12 +15,12 @@ class Broken(Exception):
     """Why there is no figure, in a sentence."""
 
 
-def wait_until(condition, seconds=1800):
+def wait_until(condition, seconds=1800, every=0.01):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
             raise Broken(f'not within {seconds} s: what was waited for')
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 @dataclass(frozen=True)

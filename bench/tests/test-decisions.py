@@ -85,8 +85,8 @@ class ScheduleTest(unittest.TestCase):
     def test_what_was_asked_for_is_not_left_out(self):
         self.assertEqual(schedule.choose({'a': 10, 'b': 100}, 80, keep_all=True), (7, []))
 
-    def test_warm_up_is_one_round_more(self):
-        self.assertEqual(schedule.warm_up_limit(800), 100)
+    def test_warm_up_takes_a_quarter_at_most(self):
+        self.assertEqual(schedule.warm_up_limit(800), 200)
 
     def test_rounds_that_were_asked_for(self):
         self.assertEqual(schedule.choose({'a': 1}, 80, least=3, most=3), (3, []))
