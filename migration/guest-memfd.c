@@ -136,21 +136,24 @@ void gmem_migration_ended(void)
 }
 
 /*
- * One call for many pages takes half the time of a fault for each.  That they
- * exist was just found out: no hole gets memory here.
+ * One call for many pages takes half the time of a fault for each.  The target
+ * should not wait meanwhile, so that must be over before it has taken what is
+ * in the socket's buffer, which may be small.
  */
-static void populate(const GmemHoles *holes)
+#define POPULATE_MAX (64 * KiB)
+
+/* That the page exists was just found out: no hole gets memory here */
+static void populate(const GmemHoles *holes, uint64_t offset)
 {
     size_t page_size = qemu_real_host_page_size();
-    uint64_t start = holes->start, at;
+    uint64_t start = ROUND_DOWN(offset, page_size), end = start;
 
-    for (at = start; at < holes->end; at += page_size) {
-        if (gmem_holes_at(holes, at)) {
-            madvise(holes->rb->host + start, at - start, MADV_POPULATE_READ);
-            start = at + page_size;
-        }
+    while (end < MIN(start + POPULATE_MAX, holes->end) &&
+           !gmem_holes_at(holes, end)) {
+        end += page_size;
     }
-    madvise(holes->rb->host + start, at - start, MADV_POPULATE_READ);
+    madvise(holes->rb->host + start, end - start, MADV_POPULATE_READ);
+    holes->rb->gmem->populated = end;
 }
 
 bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset)
@@ -167,17 +170,25 @@ bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset)
      * gmem_cursor_forget().
      */
     if (holes->rb != rb || offset < cursor->last || offset >= holes->end) {
+        /* The first pass comes to each block once */
+        if (holes->rb != rb && stat64_get(&mig_stats.dirty_sync_count) <= 1) {
+            rb->gmem->populated = 0;
+        }
         uint64_t chunk = (uint64_t)qemu_target_page_size()
                          << rb->clear_bmap_shift;
 
         gmem_holes_find(holes, rb, offset,
                         MIN(ROUND_UP(offset + 1, chunk), rb->used_length));
-        if (stat64_get(&mig_stats.dirty_sync_count) <= 1) {
-            populate(holes);
-        }
     }
     cursor->last = offset;
-    return gmem_holes_at(holes, offset);
+    if (gmem_holes_at(holes, offset)) {
+        return true;
+    }
+    /* The guest may be stopped before the first pass is over */
+    if (offset >= rb->gmem->populated) {
+        populate(holes, offset);
+    }
+    return false;
 }
 
 void gmem_cursor_forget(GmemCursor *cursor)

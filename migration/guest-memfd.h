@@ -75,9 +75,9 @@ typedef struct GmemCursor {
  *
  * While dirty logging is on, a page that is a hole is full of zeroes at that
  * moment, and whoever writes to it later is logged.  Called after the page was
- * cleared in the dirty bitmaps, by the thread that sends it.  In the first
- * pass, those of the following pages that exist are made present in the host
- * mapping.
+ * cleared in the dirty bitmaps, by the thread that sends it.  When it comes to
+ * a page for the first time, the following ones that exist are made present in
+ * the host mapping.
  */
 bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset);
 

@@ -19,8 +19,12 @@
 #include "guest-memfd-prefault.h"
 #include "guest-memfd-switch.h"
 
-/* What the guest, and whoever waits for the BQL, has between two steps */
+/*
+ * What the guest, and whoever waits for the BQL, has between two steps.  A
+ * migration waits meanwhile: then they have as long as the step took, at least.
+ */
 #define PAUSE_US 5000
+#define PAUSE_MIN_US 1000
 
 /* Both under the BQL */
 static unsigned ahead;           /* who begins to log just now */
@@ -65,12 +69,18 @@ void kvm_gmem_switch_later(void)
 
 void kvm_gmem_logging_begins(void)
 {
+    int64_t start;
+
     bql_lock();
     ahead++;
+    start = g_get_monotonic_time();
     while (kvm_enabled() && step()) {
+        int64_t us = g_get_monotonic_time() - start;
+
         bql_unlock();
-        g_usleep(PAUSE_US);
+        g_usleep(CLAMP(us, PAUSE_MIN_US, PAUSE_US));
         bql_lock();
+        start = g_get_monotonic_time();
     }
     bql_unlock();
 }

@@ -37,6 +37,7 @@
  *     them
  * @max_inhibit_us: longest time, in microseconds, for which vCPUs were kept
  *     out of KVM_RUN to switch slots of this file
+ * @populated: up to where a migration has come in its first pass, in bytes
  *
  * Part of HostMemoryBackend; RAMBlock.gmem points to it.  The block may live
  * for an RCU grace period longer, in which nobody looks.
@@ -49,6 +50,7 @@ typedef struct Gmem {
     bool warned;
     uint64_t switches;
     uint64_t max_inhibit_us;
+    uint64_t populated;
 } Gmem;
 
 /* What is done with the file: system/ */
