@@ -39,13 +39,19 @@ class Goal:
 
 @dataclass(frozen=True)
 class Verdict:
+    """spread_has_it: it is missed by less than the rounds differ from each other"""
     goal: Goal
     value: float
     limit: float
+    spread_has_it: bool = False
 
     @property
     def met(self):
         return self.value <= self.limit
+
+    @property
+    def word(self):
+        return 'met' if self.met else 'unclear' if self.spread_has_it else 'MISSED'
 
 
 def judge(goal, median):

@@ -2,7 +2,7 @@
 """The figures of a run: what the runner adds to, files hold, and everything else reads."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from .backends import BARE, REFERENCE
 from .figures import summarize, summarize_ratio
@@ -76,7 +76,10 @@ class Results:
                         continue
                     verdict = judge(goal, median)
                     if verdict:
-                        yield case, size, verdict
+                        ratio = self.ratio(case.name, size, OURS, goal.metric)
+                        yield case, size, replace(
+                            verdict, spread_has_it=bool(goal.of == REFERENCE and ratio
+                                                        and ratio.low <= goal.factor))
 
     def losses(self, cases):
         """(case, size, metric's name, ratio) where our RAM has more than the reference, worst

@@ -84,7 +84,7 @@ def table(results, cases):
 
 
 def goal_lines(results, cases):
-    found = [[f'  {"met" if v.met else "MISSED"}', case.name, f'{size:g} GiB', str(v.goal),
+    found = [[f'  {v.word}', case.name, f'{size:g} GiB', str(v.goal),
               f'{figure(v.value, case.metrics[v.goal.metric].unit)} of '
               f'{figure(v.limit, case.metrics[v.goal.metric].unit)}']
              for case, size, v in results.verdicts(cases)]

@@ -91,20 +91,27 @@ def busy(run):
     return migrate(run, prepare, check, **({} if run.env.breakage else {'max_bandwidth': LINE}))
 
 
-@case('migration/logging', 'longest stop that 4 vCPUs see which count in all RAM, while logging'
-      ' begins and ends', {'gap': Metric('s', 'longest time between two pages')},
-      sizes=(1, 4, 8), backends=('guest-memfd', 'memfd', 'ram-thp'),
-      goals=(Goal('gap', plus=0.010), Goal('gap', 2.0, 'memfd'),
-             Goal('gap', 1.3, 'size:1', sizes=(8,))))
-def logging(run):
-    cpus = run.pick(4, 2)
-    with run.guest(cpus=cpus) as guest:
-        guest.ask(f'smp {cpus}')
-        guest.ask('touch all')
-        guest.ask('count all')
-        guest.start_and_cancel_migration()
-        guest.ask('stop')
-        return {'gap': guest.seconds(guest.ask('gap'))}
+def logging(cpus):
+    @case(f'migration/logging-{cpus}', f'longest stop that {cpus} vCPUs see which count in all'
+          ' RAM, while logging begins and ends',
+          {'gap': Metric('s', 'longest time between two pages')}, sizes=(1, 4, 8),
+          backends=('guest-memfd', 'memfd', 'ram-thp'),
+          reasons={'gap': 'The vCPUs wait for each part of the RAM that is switched; where they '
+                   'are more than the CPUs, also for each other.'},
+          goals=(Goal('gap', plus=0.010), Goal('gap', 2.0, 'memfd'),
+                 Goal('gap', 1.3, 'size:1', sizes=(8,))))
+    def measure(run):
+        with run.guest(cpus=cpus) as guest:
+            guest.ask(f'smp {cpus}')
+            guest.ask('touch all')
+            guest.ask('count all')
+            guest.start_and_cancel_migration()
+            guest.ask('stop')
+            return {'gap': guest.seconds(guest.ask('gap'))}
+
+
+for number in 1, 4:
+    logging(number)
 
 
 GIB = 1 << 30

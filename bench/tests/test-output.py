@@ -93,6 +93,9 @@ class TableTest(unittest.TestCase):
             made_up(guest_memfd=[1, 1, 1], memfd=[2, 2, 2]), CASES) if line.strip()))
         self.assertTrue(any(line.split()[0] == 'MISSED' for line in table.table(
             made_up(guest_memfd=[2, 2, 2], memfd=[2, 2, 2]), CASES) if line.strip()))
+        # 0.75 is the goal: in one round of three it was met
+        self.assertTrue(any(line.split()[0] == 'unclear' for line in table.table(
+            made_up(guest_memfd=[1, 2, 2], memfd=[2, 2, 2]), CASES) if line.strip()))
 
     def test_run_that_was_ended_says_so(self):
         results = made_up(guest_memfd=[1], memfd=[2])
