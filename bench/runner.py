@@ -98,7 +98,7 @@ class Runner:
                 program = bare.build(self.env.build)
                 value = bare.measure(program, *item.case.bare(run))
                 return {item.case.bare_metric: value}, None
-            host.warm(min(size, self.env.pick(size, 1 << 22)) * item.case.copies)
+            host.warm(self.env.pick(size * item.case.copies + item.case.beside, 1 << 22))
             metrics = item.case.measure(run)
             for name, value in metrics.items():
                 if value is None and not item.case.metrics[name].optional or \

@@ -44,6 +44,7 @@ class Case:
     quick     ... in the default set, which is to be over in minutes
     small     in MiB, where only faults are looked for
     copies    how often its size has to fit into the host's memory (0: nobody touches it)
+    beside    bytes that the host takes beside that, and that must be warm, too
     archs     machines on which it can be measured; none: all
     long      it takes minutes: measured only if it is named, or with --all
     reasons   {metric: why our RAM has more of it, where it has}
@@ -57,6 +58,7 @@ class Case:
     quick: float = 0.5
     small: int = 128
     copies: int = 1
+    beside: int = 0
     bare: callable = None
     bare_metric: str = None
     goals: tuple = ()
