@@ -24,7 +24,7 @@ static bool check_properties(HostMemoryBackend *backend, Error **errp)
     size_t page_size = qemu_real_host_page_size();
     Object *machine = qdev_get_machine();
 
-    if (backend->size > INT64_MAX) {
+    if (backend->size > ROUND_DOWN(INT64_MAX, page_size)) {
         error_setg(errp, "property 'size' is %" PRIu64 ", which is more than a"
                    " file can have", backend->size);
         return false;
@@ -108,7 +108,8 @@ static bool take_over_file(HostMemoryBackend *backend, int fd, Error **errp)
     }
     /* Not lseek(), which a guest_memfd does not have */
     if (fstat(fd, &st) < 0) {
-        error_setg_errno(errp, errno, "the file that came by CPR has no size");
+        error_setg_errno(errp, errno, "cannot find out the size of the file"
+                         " that came by CPR");
         return false;
     }
     if (st.st_size != backend->size) {
@@ -126,6 +127,9 @@ static int open_file(HostMemoryBackend *backend, const char *name,
 {
     int fd = cpr_is_incoming() ? cpr_find_fd(name, 0) : -1;
 
+    if (kvm_enabled()) {
+        kvm_gmem_init();
+    }
     if (fd < 0) {
         return create_file(backend, name, errp);
     }

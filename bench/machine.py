@@ -4,6 +4,7 @@
 import fcntl
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -43,6 +44,9 @@ def processor():
 
 
 def output(*command):
+    """Its first line; nothing if there is no such program."""
+    if not shutil.which(command[0]):
+        return ''
     result = subprocess.run(command, text=True, check=False, stdout=subprocess.PIPE,
                             stderr=subprocess.DEVNULL)
     return result.stdout.split('\n')[0].strip()

@@ -51,10 +51,11 @@ static bool try_userfault(MigrationCapability cap, const char *id,
     int fd;
 
     if (uffd < 0) {
-        error_setg(errp, "%s is not possible: this process cannot use"
-                   " userfaultfd; allow it (sysctl"
-                   " vm.unprivileged_userfaultfd, or access to"
-                   " /dev/userfaultfd)", MigrationCapability_str(cap));
+        error_setg_errno(errp, errno, "%s is not possible: this process cannot"
+                         " use userfaultfd%s", MigrationCapability_str(cap),
+                         errno == EPERM || errno == EACCES
+                         ? "; allow it (sysctl vm.unprivileged_userfaultfd, or"
+                           " access to /dev/userfaultfd)" : "");
         return false;
     }
     page = kvm_gmem_create_page(&fd);
@@ -66,8 +67,10 @@ static bool try_userfault(MigrationCapability cap, const char *id,
                                     userfault_use[cap].mode, NULL)) {
         error_setg(errp, "%s is not possible: memory backend '%s' is a"
                    " guest_memfd, which this kernel's userfaultfd does not"
-                   " support; use precopy or memory-backend-memfd",
-                   MigrationCapability_str(cap), id);
+                   " support; use %s or memory-backend-memfd",
+                   MigrationCapability_str(cap), id,
+                   cap == MIGRATION_CAPABILITY_BACKGROUND_SNAPSHOT
+                   ? "snapshot-save" : "precopy");
     } else {
         ret = true;
     }
@@ -104,7 +107,8 @@ bool gmem_check_snapshot(const bool *caps, Error **errp)
     }
     RCU_READ_LOCK_GUARD();
     RAMBLOCK_FOREACH(rb) {
-        if (rb->gmem && gmem_backend_id(rb) &&
+        /* Memory that is not plugged is not saved */
+        if (rb->gmem && gmem_backend_id(rb) && qemu_ram_is_migratable(rb) &&
             !gmem_check_userfault(rb, cap, errp)) {
             return false;
         }

@@ -275,13 +275,8 @@ void kvm_gmem_prefault(void)
 
 void kvm_gmem_init_prefault(void)
 {
-    static bool initialized;
-
-    if (!initialized) {
-        initialized = true;
-        can = kvm_vm_check_extension(kvm_state, KVM_CAP_PRE_FAULT_MEMORY) > 0;
-        shadows = kvm_gmem_shadows_page_tables();
-        incoming = runstate_check(RUN_STATE_INMIGRATE);
-        qemu_add_vm_change_state_handler(vm_state_changed, NULL);
-    }
+    can = kvm_vm_check_extension(kvm_state, KVM_CAP_PRE_FAULT_MEMORY) > 0;
+    shadows = kvm_gmem_shadows_page_tables();
+    incoming = runstate_check(RUN_STATE_INMIGRATE);
+    qemu_add_vm_change_state_handler(vm_state_changed, NULL);
 }

@@ -95,12 +95,7 @@ static void vm_state_changed(void *opaque, bool running, RunState state)
 
 void gmem_slot_init(void)
 {
-    static bool initialized;
-
-    if (!initialized) {
-        initialized = true;
-        qemu_add_vm_change_state_handler(vm_state_changed, NULL);
-    }
+    qemu_add_vm_change_state_handler(vm_state_changed, NULL);
 }
 
 /*
@@ -322,7 +317,7 @@ bool gmem_slot_add(KVMMemoryListener *kml, const GmemView *view)
     if (!slot) {
         error_report("guest_memfd '%s': KVM has no memslot left for guest"
                      " address 0x%" HWADDR_PRIx,
-                     memory_region_name(mr), view->gpa);
+                     gmem_backend_id(mr->ram_block), view->gpa);
         stop_vm();
         return false;
     }

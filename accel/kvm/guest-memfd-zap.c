@@ -59,9 +59,7 @@ void kvm_gmem_init_zap(void)
 {
     static Notifier machine_done = { .notify = decide };
 
-    if (!machine_done.node.le_prev) {
-        qemu_add_machine_init_done_notifier(&machine_done);
-    }
+    qemu_add_machine_init_done_notifier(&machine_done);
 }
 
 bool kvm_gmem_zaps_slot_only(void)

@@ -115,13 +115,22 @@ bool kvm_gmem_shadows_page_tables(void)
 #endif
 }
 
+void kvm_gmem_init(void)
+{
+    static bool initialized;
+
+    if (!initialized) {
+        initialized = true;
+        kvm_gmem_init_zap();
+        kvm_gmem_init_prefault();
+        gmem_slot_init();
+    }
+}
+
 bool kvm_gmem_prepare_bind(Gmem *gmem, Error **errp)
 {
     g_autoptr(Error) err = NULL;
 
-    kvm_gmem_init_zap();
-    kvm_gmem_init_prefault();
-    gmem_slot_init();
     if (gmem->kvm_bind == ON_OFF_AUTO_OFF || kvm_gmem_probe_execute(&err)) {
         return true;
     }

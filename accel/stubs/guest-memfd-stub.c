@@ -15,6 +15,11 @@ int kvm_gmem_create(uint64_t size, Error **errp)
     return -1;
 }
 
+void kvm_gmem_init(void)
+{
+    g_assert_not_reached();
+}
+
 bool kvm_gmem_prepare_bind(Gmem *gmem, Error **errp)
 {
     g_assert_not_reached();

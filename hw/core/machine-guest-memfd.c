@@ -17,10 +17,11 @@
 
 static void warn_if_other(HostMemoryBackend *backend)
 {
-    if (!backend || backend->mr.ram_block->gmem ||
+    if (!backend || backend->mr.ram_block->gmem || backend->gmem.warned ||
         backend->gmem.enable == ON_OFF_AUTO_OFF) {
         return;
     }
+    backend->gmem.warned = true;
     warn_report("-machine guest-memfd=on has no effect on memory backend '%s':"
                 " it needs memory-backend-memfd, share=on, no hugetlb",
                 object_get_canonical_path_component(OBJECT(backend)));

@@ -32,7 +32,8 @@
  *     this VM can map it, but never bind it
  * @kernel_bug: guests would hang in bound slots on this kernel, or it cannot
  *     be found out whether they would
- * @warned: the user has been told that KVM refused to bind
+ * @warned: the user has been told that KVM refused to bind, or that the
+ *     machine's guest-memfd=on has no effect on this backend
  * @switches: slots that went from bound to mapped or back while the VM had
  *     them
  * @max_inhibit_us: longest time, in microseconds, for which vCPUs were kept
@@ -203,6 +204,14 @@ bool kvm_gmem_shadows_page_tables(void);
  * Called with the BQL held and the vCPUs stopped, before guest RAM is loaded.
  */
 void kvm_gmem_drop_page_tables(void);
+
+/**
+ * kvm_gmem_init: there will be guest_memfd RAM in this VM
+ *
+ * Called by memory backends before they create a file or take one over, with
+ * KVM in use; does something the first time.
+ */
+void kvm_gmem_init(void);
 
 /**
  * kvm_gmem_prepare_bind: find out whether binding can work on this kernel

@@ -217,12 +217,16 @@ static bool probe(Error **errp)
     } else if (run_thread(&p) >= PROBE_CPU_MS) {
         error_setg(errp, "on this kernel a guest hangs when it executes memory"
                    " that it wrote to a bound guest_memfd");
-    } else if (p.ret || p.run->exit_reason != KVM_EXIT_MMIO ||
+    } else if (p.ret) {
+        error_setg_errno(errp, -p.ret, "it cannot be found out whether a guest"
+                         " hangs on this kernel when it executes memory that"
+                         " it wrote, as KVM_RUN failed");
+    } else if (p.run->exit_reason != KVM_EXIT_MMIO ||
                p.run->mmio.phys_addr != GUEST_MMIO) {
         error_setg(errp, "it cannot be found out whether a guest hangs on this"
                    " kernel when it executes memory that it wrote: the"
-                   " one that tried it ended with exit reason %u (%s)",
-                   p.run->exit_reason, strerror(-p.ret));
+                   " one that tried it ended with exit reason %u",
+                   p.run->exit_reason);
     } else {
         good = true;
     }

@@ -99,6 +99,10 @@ static void test_snapshot_after_plug(void)
         return;
     }
     add_backend(vm, GMEM);
+    /* What is not plugged is not saved */
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'migrate', 'arguments': {"
+                             "'uri': 'exec:cat>/dev/null'}}");
+    wait_for_migration_complete(vm->qts);
     qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
     REFUSED(vm, WORDS("background-snapshot", "'mem0'"),
             "{'execute': 'migrate', 'arguments': {'uri': 'exec:cat>/dev/null'}}");
@@ -185,10 +189,18 @@ static void test_snapshot_with_multifd(void)
 static void test_async_teardown(void)
 {
     /* It ends in any case, as there is no such file */
-    g_autofree char *err = vm_fail("-run-with user=nobody,async-teardown=on"
-                                   " -incoming file:/nonexistent");
+    static const char *const options[] = {
+        "-run-with user=nobody,async-teardown=on",
+        "-run-with user=nobody -run-with async-teardown=on",
+        "-run-with async-teardown=on -run-with user=nobody",
+    };
 
-    g_assert_nonnull(strstr(err, "async-teardown"));
+    for (int i = 0; i < ARRAY_SIZE(options); i++) {
+        g_autofree char *err = vm_fail("%s -incoming file:/nonexistent",
+                                       options[i]);
+
+        g_assert_nonnull(strstr(err, "async-teardown"));
+    }
 }
 
 /* kvm-bind=on is kept for a DIMM: bound, or not plugged */
@@ -238,6 +250,7 @@ static void test_sizes(void)
         { "-1", "size" },
         { "18446744073709551615", "more than a file can have" },
         { "9223372036854775808", "more than a file can have" },
+        { "9223372036854775807", "more than a file can have" },
         { "4097", "round it up to" },
         { "0", "size" },
     };
@@ -274,6 +287,29 @@ static void test_other_dimm(void)
                       rows[i].warns);
         g_assert_null(strstr(err, "memory backend 'pc.ram'"));
     }
+}
+
+/* The warning is for each backend, not for each try */
+static void test_warns_once(void)
+{
+    static const char warning[] = "no effect on memory backend 'other'";
+    g_autofree char *log = g_strdup_printf("%s/log", tmp), *said = NULL;
+    VM *vm = vm_start("-machine " VM_TYPE ",guest-memfd=on -m 128M,slots=4,"
+                      "maxmem=8G -object memory-backend-ram,id=other,size=64M"
+                      " 2>%s", log);
+
+    vm_wait_ready(vm);
+    for (int i = 0; i < 3; i++) {
+        /* The others are refused: it is in use */
+        qobject_unref(qtest_qmp(vm->qts, "{'execute': 'device_add',"
+                                "'arguments': {'driver': 'pc-dimm', 'memdev':"
+                                "'other'}}"));
+    }
+    vm_quit(vm);
+    g_assert_true(g_file_get_contents(log, &said, NULL, NULL));
+    g_assert_nonnull(strstr(said, warning));
+    g_assert_null(strstr(strstr(said, warning) + 1, warning));
+    unlink(log);
 }
 
 /* A source can do postcopy: it is the target that needs userfaultfd */
@@ -391,6 +427,7 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/refuse/size", test_sizes);
 #ifndef HOST_AARCH64
     qtest_add_func("/guest-memfd/refuse/other-dimm", test_other_dimm);
+    qtest_add_func("/guest-memfd/refuse/other-dimm-again", test_warns_once);
     qtest_add_func("/guest-memfd/allow/pmem-flush", test_pmem);
     qtest_add_func("/guest-memfd/allow/nvme-pmr", test_nvme_pmr);
 #endif

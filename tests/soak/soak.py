@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path.append(str(TOP / 'tests/nested'))
+sys.path += [str(TOP / 'tests/nested'), str(TOP / 'scripts')]
+import entry  # noqa: E402 pylint: disable=wrong-import-position
 import kvm  # noqa: E402 pylint: disable=wrong-import-position
 
 
@@ -105,4 +106,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main)
