@@ -9,4 +9,5 @@ CONFIG_VIRTIO_BALLOON=y
 CONFIG_VIRTIO_MEM=y
 CONFIG_VIRTIO_BLK=y
 # 10.2 has no stubs for what ACPI wants of it
+CONFIG_PXB=y
 CONFIG_CXL=y
