@@ -195,12 +195,11 @@ static void report_refused(KVMSlot *slot, int err)
 
     if (gmem->kvm_bind == ON_OFF_AUTO_ON &&
         !phase_check(PHASE_MACHINE_READY)) {
-        error_report("%s; kvm-bind=auto would use the host mapping instead",
-                     text);
+        error_report("%s; use kvm-bind=auto", text);
         exit(1);
     }
     if (!gmem->warned) {
-        warn_report("%s; using the host mapping instead", text);
+        warn_report("%s; it is mapped instead", text);
         gmem->warned = true;
     }
 }
