@@ -11,3 +11,4 @@ CONFIG_VIRTIO_BLK=y
 # 10.2 has no stubs for what ACPI wants of it
 CONFIG_PXB=y
 CONFIG_CXL=y
+CONFIG_CXL_MEM_DEVICE=y
