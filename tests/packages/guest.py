@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 QEMU = 'qemu-system-x86_64-guest-memfd'
@@ -149,7 +150,11 @@ def libvirt(scratch):
     for daemon in 'virtlogd', 'libvirtd':
         run(daemon, '-d')
     virsh = ['virsh', '-q', '-c', 'qemu:///system']
-    run(*virsh, 'define', EXAMPLE)
+    # Some KVMs offer this register of the host's processor, and do not let it be set
+    domain = ET.parse(EXAMPLE)
+    ET.SubElement(domain.find('cpu'), 'feature', policy='disable', name='arch-capabilities')
+    domain.write(scratch / 'domain.xml')
+    run(*virsh, 'define', scratch / 'domain.xml')
     run(*virsh, 'start', '--paused', 'guest')
     tty = os.open(run(*virsh, 'ttyconsole', 'guest').strip(), os.O_RDWR | os.O_NOCTTY)
     run(*virsh, 'resume', 'guest')
