@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 from pathlib import Path
 
@@ -105,6 +106,20 @@ class PackageTest:
         else:
             subprocess.run(command, check=True)
 
+    def keep(self, directory):
+        """Have it as it is again when this test is over."""
+        copy = Path(tempfile.mkdtemp(dir=SCRATCH))
+
+        def restore():
+            shutil.rmtree(directory, ignore_errors=True)
+            if (copy / directory.name).exists():
+                subprocess.run(['cp', '-a', copy / directory.name, directory], check=True)
+            shutil.rmtree(copy)
+
+        if directory.exists():
+            subprocess.run(['cp', '-a', directory, copy], check=True)
+        self.addCleanup(restore)
+
     def assert_as(self, before):
         files, packages = before
         self.assertEqual(difference(packages, self.root.packages()), [])
@@ -166,6 +181,9 @@ class PackageTest:
 
     def test_6_libvirt(self):
         """The documented domain under Debian's libvirt"""
+        # What it writes is none of the packages'
+        for name in 'etc/libvirt', 'var/lib/libvirt', 'var/log/libvirt', 'var/cache/libvirt':
+            self.keep(self.root.path / name)
         self.on_kvm('libvirt')
 
     def test_7_upgrade(self):
