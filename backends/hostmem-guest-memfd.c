@@ -127,16 +127,15 @@ static int open_file(HostMemoryBackend *backend, const char *name,
 {
     int fd = cpr_is_incoming() ? cpr_find_fd(name, 0) : -1;
 
-    if (kvm_enabled()) {
-        kvm_gmem_init();
-    }
     if (fd < 0) {
-        return create_file(backend, name, errp);
-    }
-    if (!take_over_file(backend, fd, errp)) {
+        fd = create_file(backend, name, errp);
+    } else if (!take_over_file(backend, fd, errp)) {
         cpr_delete_fd(name, 0);
         close(fd);
-        return -1;
+        fd = -1;
+    }
+    if (fd >= 0) {
+        kvm_gmem_init();
     }
     return fd;
 }

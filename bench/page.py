@@ -96,8 +96,8 @@ def goals(results, cases):
     rows = [['', 'case', 'guest', 'goal', 'is', 'limit']]
     for case, size, v in results.verdicts(cases):
         unit = case.metrics[v.goal.metric].unit
-        rows.append([v.word if v.met else f'**{v.word.lower()}**', case.name, f'{size:g} GiB', str(v.goal),
-                     figure(v.value, unit), figure(v.limit, unit)])
+        rows.append([v.word if v.met else f'**{v.word.lower()}**', case.name, f'{size:g} GiB',
+                     str(v.goal), figure(v.value, unit), figure(v.limit, unit)])
     if len(rows) > 1:
         yield heading('Goals')
         yield grid(rows)

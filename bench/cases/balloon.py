@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / 'tests/soak'))
 from virtio import Virtio  # noqa: E402 pylint: disable=wrong-import-position
 
 MIB = 1 << 20
-# Pages go one by one, and where KVM shadows page tables each takes some milliseconds
+# Pages go one by one, and where KVM shadows page tables each takes about a millisecond
 LENGTH = 8 * MIB
 METRICS = {
     'give': Metric('s', 'the balloon takes memory that the guest has touched'),

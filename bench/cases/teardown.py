@@ -53,5 +53,5 @@ def dimm(run):
         charge = guest.group.charge()
         start = time.monotonic()
         unplug(guest)
-        wait_until(lambda: charge - guest.group.charge() > MOST * DIMM, every=0.001)
+        wait_until(lambda: charge - guest.group.charge() > MOST * DIMM, 60, every=0.001)
         return {'time': time.monotonic() - start}

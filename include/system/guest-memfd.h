@@ -206,10 +206,10 @@ bool kvm_gmem_shadows_page_tables(void);
 void kvm_gmem_drop_page_tables(void);
 
 /**
- * kvm_gmem_init: there will be guest_memfd RAM in this VM
+ * kvm_gmem_init: there is guest_memfd RAM in this VM
  *
- * Called by memory backends before they create a file or take one over, with
- * KVM in use; does something the first time.
+ * Called by memory backends that have created a file or taken one over; does
+ * something the first time.
  */
 void kvm_gmem_init(void);
 
