@@ -19,14 +19,13 @@ class Guest:
     """options: of QEMU; software: whether it runs the guest program, or is only started (-S)"""
 
     def __init__(self, env, backend, size, *options, cpus=1, prealloc=False, threads=0,
-                 software=True, group=None, incoming=None, qtest_at=None):
+                 software=True, group=None, incoming=None):
         # Where its modules are is known only when there is a build
         from qemu.machine import QEMUMachine  # pylint: disable=import-outside-toplevel
 
         self.env, self.backend, self.size = env, backend, size
         memory = backend.object('ram0', size, prealloc, threads)
         self.group = group
-        self.qtest_at = qtest_at
         self.software = software
         options = ['-accel', 'kvm', '-cpu', env.cpu, '-smp', str(cpus), '-m', f'{size // MIB}M',
                    '-nodefaults', '-object', memory, *options]
@@ -64,14 +63,6 @@ class Guest:
     @property
     def pid(self):
         return self.vm.get_pid()
-
-    def qtest(self):
-        """What reaches the devices as the guest's processor does; to be closed."""
-        from qemu.machine.qtest import QEMUQtestProtocol  # pylint: disable=import-outside-toplevel
-
-        qtest = QEMUQtestProtocol(str(self.qtest_at))
-        qtest.connect()
-        return qtest
 
     def vcpus(self):
         """Their threads."""
