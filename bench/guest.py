@@ -64,10 +64,6 @@ class Guest:
     def pid(self):
         return self.vm.get_pid()
 
-    def vcpus(self):
-        """Their threads."""
-        return {cpu['thread-id'] for cpu in self.vm.cmd('query-cpus-fast')}
-
     def log(self):
         return Path(self.vm._qemu_log_path).read_text(encoding='utf-8')
 

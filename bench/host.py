@@ -6,7 +6,6 @@ import ctypes
 import mmap
 import os
 import tempfile
-import time
 from pathlib import Path
 
 MADV_POPULATE_WRITE = 23
@@ -59,15 +58,6 @@ def meminfo():
 
 def process(pid):
     return table(Path(f'/proc/{pid}/status').read_text(encoding='ascii'))
-
-
-def processor_time(pid, without):
-    """Seconds that a process has had, but for these of its threads."""
-    def clock(number, kind):
-        # clock_getcpuclockid(3), which Python does not have for others' threads
-        return time.clock_gettime(~number << 3 | kind)
-
-    return clock(pid, 2) - sum(clock(tid, 6) for tid in without)
 
 
 class Group:
