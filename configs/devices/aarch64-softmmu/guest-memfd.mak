@@ -8,7 +8,8 @@ CONFIG_VIRTIO_PCI=y
 CONFIG_VIRTIO_BALLOON=y
 CONFIG_VIRTIO_MEM=y
 CONFIG_VIRTIO_BLK=y
-# 10.2 has no stubs for what ACPI wants of it
+# 10.2 has no stubs for what ACPI wants of CXL, whose ports derive from PCIe's
 CONFIG_PXB=y
+CONFIG_PCIE_PORT=y
 CONFIG_CXL=y
 CONFIG_CXL_MEM_DEVICE=y
