@@ -12,8 +12,11 @@
  *   CALL@3+=ERRNO      all do from the third on
  *
  * Calls count that concern a guest_memfd, a mapping of one, or a memslot that
- * shows one.
+ * shows one; of the first three, all.
  *
+ *   vm         KVM_CREATE_VM
+ *   vcpu       KVM_CREATE_VCPU
+ *   initvcpu   KVM_ARM_VCPU_INIT
  *   cap        KVM_CHECK_EXTENSION(KVM_CAP_GUEST_MEMFD)
  *   flags      KVM_CHECK_EXTENSION(KVM_CAP_GUEST_MEMFD_FLAGS)
  *   slots      KVM_CHECK_EXTENSION(KVM_CAP_NR_MEMSLOTS)
@@ -283,6 +286,14 @@ static bool fault_extension(long cap, int *value)
 static bool fault_ioctl(unsigned long request, void *arg, int *value)
 {
     switch (request) {
+    case KVM_CREATE_VM:
+        return fault(FAULT_vm, value);
+    case KVM_CREATE_VCPU:
+        return fault(FAULT_vcpu, value);
+#ifdef __aarch64__
+    case KVM_ARM_VCPU_INIT:
+        return fault(FAULT_initvcpu, value);
+#endif
     case KVM_CHECK_EXTENSION:
         return is_asked_for_gmem((long)arg) && fault(FAULT_ext, value);
     case KVM_ENABLE_CAP:

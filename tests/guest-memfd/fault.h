@@ -14,6 +14,9 @@
 
 /* Calls that can be made to fail; fault.c says what they are */
 typedef enum FaultKind {
+    FAULT_vm,
+    FAULT_vcpu,
+    FAULT_initvcpu,
     FAULT_cap,
     FAULT_flags,
     FAULT_ext,
@@ -40,6 +43,9 @@ typedef enum FaultKind {
 } FaultKind;
 
 static const char *const fault_names[FAULT_KINDS_N] = {
+    [FAULT_vm] = "vm",
+    [FAULT_vcpu] = "vcpu",
+    [FAULT_initvcpu] = "initvcpu",
     [FAULT_cap] = "cap",
     [FAULT_flags] = "flags",
     [FAULT_ext] = "ext",

@@ -16,6 +16,7 @@ import time
 import traceback
 
 import memory
+import numa
 import top
 import vfio
 from vm import (ARCH, BACKEND, DEFAULT, MACHINES, MIB, QEMU, RAM, RAM_START, Guest, check,
@@ -334,6 +335,10 @@ if ARCH == 'x86_64':
             guest.ready()
             memory.test_faults(guest, few=False)
             memory.test_faults(guest, few=True)
+
+
+if ARCH == 'x86_64':
+    case('numa/confined')(numa.confined)
 
 
 @case('top/two-vms')

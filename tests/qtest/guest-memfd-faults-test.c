@@ -201,12 +201,14 @@ static bool run_points(const Scenario *s, GArray *points)
 
 /*
  * cap, flags and run have tests of their own (guest-memfd-test.c); uffd is
- * asked for by commands that are refused anyway.
+ * asked for by commands that are refused anyway; vm, vcpu and initvcpu are
+ * QEMU's own, but for those of a probe, which has a test of its own, too.
  */
 static bool is_left_out(FaultKind kind)
 {
     return kind == FAULT_cap || kind == FAULT_flags || kind == FAULT_run ||
-           kind == FAULT_uffd;
+           kind == FAULT_uffd || kind == FAULT_vm || kind == FAULT_vcpu ||
+           kind == FAULT_initvcpu;
 }
 
 static void add_point(GArray *points, FaultKind kind, const char *calls,

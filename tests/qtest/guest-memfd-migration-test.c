@@ -34,6 +34,7 @@ typedef struct Case {
     const char *machine;            /* default: VM_TYPE */
     const char *src, *dst;          /* backend of each side; default: GMEM */
     bool bind_off;                  /* kvm-bind=off on both */
+    bool full_path;                 /* what old machines call memfd's RAM */
     const char *accel_opts;
     int cpus;                       /* default: 1 */
     const char *transport;          /* default: unix */
@@ -50,10 +51,12 @@ static bool is_gmem(const char *backend)
 static VM *start_side(const Case *c, const char *backend, const char *extra)
 {
     return vm_start("-accel kvm%s -machine %s,memory-backend=ram0 -m " RAM
-                    " -smp %d -object %s,id=ram0,size=" RAM "%s %s",
+                    " -smp %d -object %s,id=ram0,size=" RAM "%s%s %s",
                     c->accel_opts ?: "", c->machine ?: VM_TYPE, c->cpus ?: 1,
                     backend ?: GMEM,
                     c->bind_off && is_gmem(backend) ? ",kvm-bind=off" : "",
+                    c->full_path && is_gmem(backend)
+                    ? ",x-use-canonical-path-for-ramblock-id=on" : "",
                     extra);
 }
 
@@ -249,6 +252,10 @@ static const Case migrations[] = {
     { "auto-converge", .caps = { "auto-converge" } },
     { "from-memfd", .src = MEMFD },
     { "to-memfd", .dst = MEMFD },
+    { "old-machine/from-memfd", .machine = "pc-q35-3.1", .src = MEMFD,
+      .full_path = true },
+    { "old-machine/to-memfd", .machine = "pc-q35-3.1", .dst = MEMFD,
+      .full_path = true },
     { "from-ram", .src = ANON },
     { "to-ram", .dst = ANON },
 };

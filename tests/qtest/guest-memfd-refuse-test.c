@@ -6,6 +6,7 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/resource.h>
 #include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
@@ -403,6 +404,60 @@ static void test_nvme_pmr(void)
 }
 #endif
 
+/* Let QEMU open no more than @n files; returns the limit that it had */
+static struct rlimit leave_files(VM *vm, int n)
+{
+    int pid = qtest_pid(vm->qts), next = 0;
+    struct rlimit old, new;
+
+    while (n >= 0) {
+        g_autofree char *path = g_strdup_printf("/proc/%d/fd/%d", pid, next);
+
+        if (faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW)) {
+            n--;
+        }
+        next += n >= 0;
+    }
+    g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, NULL, &old), ==, 0);
+    new = (struct rlimit) { .rlim_cur = next, .rlim_max = old.rlim_max };
+    g_assert_cmpint(prlimit(pid, RLIMIT_NOFILE, &new, NULL), ==, 0);
+    return old;
+}
+
+/* What cannot be found out for want of files is not blamed on the kernel */
+static void test_no_free_files(void)
+{
+    static const char add[] = "{'execute': 'object-add', 'arguments': {"
+        "'qom-type': 'memory-backend-guest-memfd', 'id': 'mem0',"
+        "'size': %" PRIu64 ", 'policy': 'bind', 'host-nodes': [0]}}";
+    g_autofree char *log = g_build_filename(tmp, "log", NULL);
+    g_autofree char *to_log = g_strdup_printf("2>%s", log);
+    g_autofree char *text = NULL;
+    VM *vm = start(GMEM, to_log);
+    struct rlimit limit;
+
+    vm_wait_ready(vm);
+    limit = leave_files(vm, 0);
+    REFUSED(vm, WORDS("mem0", "Too many open files"), add, DIMM_SIZE);
+    REFUSED(vm, WORDS("background-snapshot", "Too many open files"),
+            "{'execute': 'migrate-set-capabilities', 'arguments': {"
+            "'capabilities': [{'capability': 'background-snapshot',"
+            "'state': true}]}}");
+
+    /* One is enough for the backend, and not for whether it has a policy */
+    leave_files(vm, 1);
+    qtest_qmp_assert_success(vm->qts, add, DIMM_SIZE);
+    g_assert_cmpint(prlimit(qtest_pid(vm->qts), RLIMIT_NOFILE, &limit, NULL),
+                    ==, 0);
+    g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
+    g_assert_nonnull(strstr(text, "'policy'"));
+    g_assert_nonnull(strstr(text, "cannot be found out"));
+    qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
+    vm_assert_bound(vm, "mem0", DIMM_SIZE);
+    vm_quit(vm);
+    unlink(log);
+}
+
 int main(int argc, char **argv)
 {
     g_autofree char *socket = NULL;
@@ -425,6 +480,7 @@ int main(int argc, char **argv)
                    test_plug_that_cannot_be_bound);
     qtest_add_func("/guest-memfd/refuse/run-time", test_properties_at_run_time);
     qtest_add_func("/guest-memfd/refuse/size", test_sizes);
+    qtest_add_func("/guest-memfd/refuse/no-free-files", test_no_free_files);
 #ifndef HOST_AARCH64
     qtest_add_func("/guest-memfd/refuse/other-dimm", test_other_dimm);
     qtest_add_func("/guest-memfd/refuse/other-dimm-again", test_warns_once);

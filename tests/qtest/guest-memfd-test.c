@@ -245,6 +245,41 @@ static void test_bind_refused_auto(void)
     vm_quit(vm);
 }
 
+#ifdef HOST_AARCH64
+/*
+ * Whether a guest may execute what it wrote is tried in a VM of its own, the
+ * first with a vCPU.  Whatever that lacks: nothing is bound then.
+ */
+static const char *const probe_faults[] = {
+    "vm@2=24", "vcpu@1=12", "initvcpu@1=22", "create@2=24", "run@1=12 gpa=0",
+};
+
+static void test_probe_fails(const void *fault)
+{
+    g_autofree char *err = NULL;
+    int status;
+    VM *vm;
+
+    vm_faults_begin(fault);
+    err = run(&status, "%s", KVM RAM ",kvm-bind=on");
+    g_test_message("%s", err);
+    g_assert_true(WIFEXITED(status));
+    g_assert_cmpint(WEXITSTATUS(status), ==, 1);
+    g_assert_nonnull(strstr(err, "cannot be found out"));
+    g_assert_nonnull(strstr(err, "kvm-bind=auto"));
+    g_assert_cmpint(vm_count_failed_calls(), ==, 1);
+
+    vm_set_faults(fault);
+    vm = start(VM_TYPE, "");
+    vm_faults_end();
+    g_assert_cmpint(vm_count_failed_calls(), ==, 1);
+    vm_assert_hva(vm, "ram0", "kernel-bug");
+    fill(vm, MIDDLE, 3);
+    check(vm, MIDDLE, 3);
+    vm_quit(vm);
+}
+#endif
+
 /* Guest page faults that KVM cannot serve */
 
 #define FAULT_ADDRESS   VM_AT(32 * MiB)
@@ -568,6 +603,14 @@ int main(int argc, char **argv)
         qtest_add_data_func(path, &errors[i], test_error);
     }
     qtest_add_func("/guest-memfd/bind-refused/auto", test_bind_refused_auto);
+#ifdef HOST_AARCH64
+    for (int i = 0; i < ARRAY_SIZE(probe_faults); i++) {
+        g_autofree char *path = g_strdup_printf("/guest-memfd/probe-fails/%s",
+                                                probe_faults[i]);
+
+        qtest_add_data_func(path, probe_faults[i], test_probe_fails);
+    }
+#endif
     qtest_add_data_func("/guest-memfd/fault/ENOMEM", GINT_TO_POINTER(ENOMEM),
                         test_fault_stop);
     qtest_add_data_func("/guest-memfd/fault/EFAULT", GINT_TO_POINTER(EFAULT),
