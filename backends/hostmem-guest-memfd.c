@@ -15,6 +15,7 @@
 #include "system/ramblock.h"
 #include "hw/boards.h"
 #include "migration/cpr.h"
+#include "system/guest-memfd-kvm.h"
 #include "system/hostmem-guest-memfd.h"
 #include "system/hostmem.h"
 #include "system/kvm.h"

@@ -8,7 +8,8 @@
 #define MIGRATION_GUEST_MEMFD_H
 
 #include "qapi/qapi-types-migration.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-holes.h"
+#include "system/guest-memfd-kvm.h"
 
 /**
  * gmem_check_userfault: can userfaultfd do its work on a RAMBlock?

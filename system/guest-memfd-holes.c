@@ -14,7 +14,7 @@
 #include "exec/cpu-common.h"
 #include "system/memory.h"
 #include "system/ramblock.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-holes.h"
 
 /* Whole pages; where the kernel does not answer, all exist */
 static void find_present(RAMBlock *rb, uint64_t start, uint64_t size,

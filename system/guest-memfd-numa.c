@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/error-report.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-kvm.h"
 #ifdef CONFIG_NUMA
 #include <numaif.h>
 #endif

@@ -9,7 +9,7 @@
 #include "qemu/units.h"
 #include "system/ramblock.h"
 #include "exec/ramlist.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-kvm.h"
 #include "trace.h"
 
 /*

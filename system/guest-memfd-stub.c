@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "exec/cpu-common.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-holes.h"
 
 uint64_t gmem_allocated(RAMBlock *rb)
 {

@@ -17,7 +17,8 @@
 #include "monitor/hmp.h"
 #include "monitor/monitor.h"
 #include "qom/object.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-holes.h"
+#include "system/guest-memfd-kvm.h"
 
 const char *gmem_backend_id(const RAMBlock *rb)
 {

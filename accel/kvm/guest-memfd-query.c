@@ -6,7 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/util.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-kvm.h"
 #include "guest-memfd-kvm-all.h"
 #include "guest-memfd-slot.h"
 

@@ -16,7 +16,7 @@
 #include "qemu/error-report.h"
 #include "system/ramblock.h"
 #include "hw/qdev-core.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-kvm.h"
 #include "system/runstate.h"
 #include "guest-memfd-kvm-all.h"
 #include "guest-memfd-slot.h"

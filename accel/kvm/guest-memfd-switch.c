@@ -13,7 +13,7 @@
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-kvm.h"
 #include "system/kvm.h"
 #include "system/runstate.h"
 #include "guest-memfd-prefault.h"

@@ -9,7 +9,7 @@
 #include <linux/kvm.h>
 #include "qapi/error.h"
 #include "qemu/error-report.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-kvm.h"
 #include "system/kvm_int.h"
 #include "guest-memfd-prefault.h"
 #include "guest-memfd-probe.h"

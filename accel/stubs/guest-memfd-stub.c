@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
 #include "qapi/error.h"
-#include "system/guest-memfd.h"
+#include "system/guest-memfd-kvm.h"
 
 int kvm_gmem_create(uint64_t size, Error **errp)
 {

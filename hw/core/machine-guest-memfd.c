@@ -10,6 +10,7 @@
 #include "system/ramblock.h"
 #include "hw/boards.h"
 #include "hw/qdev-core.h"
+#include "system/guest-memfd-kvm.h"
 #include "system/hostmem-guest-memfd.h"
 #include "system/hostmem.h"
 #include "system/numa.h"
