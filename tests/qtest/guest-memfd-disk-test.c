@@ -308,8 +308,7 @@ static void test_unplug(const void *data)
     for (int i = 0; i < 2; i++) {
         transfer(&disk, VIRTIO_BLK_T_IN);
         virtio_free(disk.driver);
-        vm_do(disk.vm, "reset");
-        vm_wait_ready(disk.vm);
+        vm_reset(disk.vm);
         vm_remove_dimm(disk.vm, i, i);
         vm_wait_gmem_fds(disk.vm, 2 - i);
         start_driver(&disk);

@@ -99,8 +99,7 @@ static void test_page_tables(const void *data)
               (uint64_t)DIMM_LEN, i);
     }
     snapshot_save(vm, "one");
-    vm_do(vm, "reset");
-    vm_wait_ready(vm);
+    vm_reset(vm);
     for (int i = 1; i >= 0; i--) {
         vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 2", (uint64_t)DIMM(i),
               (uint64_t)DIMM_LEN);

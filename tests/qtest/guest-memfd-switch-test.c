@@ -293,8 +293,7 @@ static void test_unchanged(void)
                                  "'id': 'dimm0', 'memdev': 'mem0', 'addr': %"
                                  PRIu64 "}}", (uint64_t)DIMM_AT);
         vm_remove_dimm(vm, 0, 0);
-        vm_do(vm, "reset");
-        vm_wait_ready(vm);
+        vm_reset(vm);
     }
     g_assert_cmpint(count_told(log, from), ==, told);
     vm_assert_bound(vm, "ram0", RAM_SIZE);

@@ -255,8 +255,7 @@ static void reset(const Scenario *s, SweptVM *swept)
 {
     /* A reset alone changes no memslot */
     vm_do(swept->vm, "pam on");
-    vm_do(swept->vm, "reset");
-    vm_wait_ready(swept->vm);
+    vm_reset(swept->vm);
     vm_do(swept->vm, "pam off");
 }
 

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include <poll.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <linux/kvm.h>
@@ -204,6 +205,34 @@ void vm_faults_end(void)
     g_unsetenv("LD_PRELOAD");
 }
 
+/* A guest that is lost ends in a triple fault, and must not pass for a new one */
+static bool on_event(QTestState *qts, const char *name, QDict *event,
+                     void *opaque)
+{
+    VM *vm = opaque;
+
+    if (g_str_equal(name, "RESET") &&
+        g_str_equal(qdict_get_str(qdict_get_qdict(event, "data"), "reason"),
+                    "guest-reset") && !vm->resets--) {
+        g_error("RESET: the guest reset its machine, and was not told to");
+    }
+    return false;
+}
+
+static void make_vcpus_idle(VM *vm)
+{
+    g_autoptr(QDict) rsp = qtest_qmp(vm->qts, "{'execute': 'query-cpus-fast'}");
+    QListEntry *entry;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(rsp, "return"), entry) {
+        QDict *cpu = qobject_to(QDict, qlist_entry_obj(entry));
+
+        g_assert_cmpint(sched_setscheduler(qdict_get_int(cpu, "thread-id"),
+                                           SCHED_IDLE,
+                                           &(struct sched_param) {}), ==, 0);
+    }
+}
+
 VM *vm_start(const char *fmt, ...)
 {
     g_autofree char *args = NULL, *all = NULL;
@@ -219,6 +248,10 @@ VM *vm_start(const char *fmt, ...)
 
     vm->input = g_string_new(NULL);
     vm->qts = qtest_init_with_serial(all, &vm->serial);
+    qtest_qmp_set_event_callback(vm->qts, on_event, vm);
+    if (getenv("GUEST_MEMFD_IDLE_VCPUS")) {
+        make_vcpus_idle(vm);
+    }
     return vm;
 }
 
@@ -233,8 +266,18 @@ void vm_wait_ready(VM *vm)
     }
 }
 
+void vm_reset(VM *vm)
+{
+    vm->resets++;
+    vm_do(vm, "reset");
+    vm_wait_ready(vm);
+}
+
 void vm_quit(VM *vm)
 {
+    if (qtest_probe_child(vm->qts)) {
+        vm_has_status(vm, "");      /* hear the events that nobody waited for */
+    }
     qtest_quit(vm->qts);
     close(vm->serial);
     g_string_free(vm->input, true);

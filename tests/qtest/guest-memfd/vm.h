@@ -22,6 +22,7 @@ typedef struct VM {
      * what waits for the guest waits no longer.
      */
     bool may_stop, stopped;
+    int resets;                 /* that the guest may make; others are faults */
 } VM;
 
 /* What architectures differ in; under KVM, the guest's is the host's */
@@ -106,12 +107,18 @@ uint64_t vm_count_calls(FaultKind kind);
 /* ... and how often it failed */
 uint64_t vm_count_failed_calls(void);
 
-/* Start a VM with these arguments; it runs the payload, KVM and no devices */
+/*
+ * Start a VM with these arguments; it runs the payload, KVM and no devices.
+ * With GUEST_MEMFD_IDLE_VCPUS in the environment, its vCPUs run only when no
+ * other thread wants to.
+ */
 VM *vm_start(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 /* As in query-status */
 bool vm_has_status(VM *vm, const char *status);
 /* Wait until the payload greets: after vm_start() or a reset */
 void vm_wait_ready(VM *vm);
+/* The guest resets its machine, and greets again */
+void vm_reset(VM *vm);
 void vm_quit(VM *vm);
 
 /* Wake the payload without a command, so that it does not answer */
