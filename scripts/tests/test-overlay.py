@@ -32,10 +32,10 @@ class OverlayTest(repository.TestCase):
         self.assertEqual((self.tree / 'VERSION').read_text(), '10.0.13-g\n')
 
     def test_our_directories_and_top_level_files_stay_out(self):
-        self.write(self.repo / 'README.md', 'ours\n')
-        self.write(self.repo / 'bench/run', 'ours\n')
+        for name in 'README.md', 'bench/run', 'tests/guest-memfd/console.py':
+            self.write(self.repo / name, 'ours\n')
         self.overlay()
-        for name in ('README.md', 'bench', 'scripts', 'base', 'build'):
+        for name in ('README.md', 'bench', 'scripts', 'base', 'build', 'tests'):
             self.assertFalse((self.tree / name).exists(), name)
 
     def test_what_git_ignores_stays_out(self):

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS.parent / d) for d in ('tests/libvirt', 'tests/peers', 'tests/nested',
-                                               'scripts/tests')]
+                                               'tests/guest-memfd', 'scripts/tests')]
 import daemon
 import kvm
 import run as peer_tests
@@ -165,7 +165,7 @@ class LifeTest(LibvirtTest):
         self.fill(1)
         for reset in lambda: self.guest.virsh('reset'), lambda: self.guest.ask('reset'):
             reset()
-            self.guest.greeting()
+            self.guest.wait_ready()
             self.bound()
             self.check(1)
 

@@ -47,6 +47,7 @@ EMULATED = {
 }
 TOP = HERE.parents[1]
 DEMO = TOP / 'scripts/demo.py'
+CONSOLE = TOP / 'tests/guest-memfd'
 CONTRIB = [TOP / 'contrib/guest-memfd' / name for name in ('guest-memfd-host-check',
                                                            'guest-memfd-top')]
 PROGRAMS = ['qemu-system-{}', 'qemu-img', 'tests/qtest/guest-memfd-*-test',
@@ -98,7 +99,7 @@ class Host:
 
     def add_files(self, image):
         image.add('cases.py', HERE / 'cases.py', 0o755)
-        image.python(HERE / 'cases.py', HERE, self.build / 'src/qemu/python')
+        image.python(HERE / 'cases.py', HERE, CONSOLE, self.build / 'src/qemu/python')
         for script in *CONTRIB, DEMO:
             image.add(str(script.relative_to(TOP)), script, 0o755)
             image.python(script)
