@@ -381,4 +381,6 @@ def main():
 
 
 if __name__ == '__main__':
+    # What demo_migrate.py imports, and raises, is to be this and no second copy
+    sys.modules['demo'] = sys.modules['__main__']
     main()
