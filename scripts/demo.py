@@ -26,6 +26,8 @@ import threading
 import time
 from pathlib import Path
 
+import entry
+
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / 'tests/guest-memfd'))
 from console import Console, values  # noqa: E402 pylint: disable=wrong-import-position
@@ -383,4 +385,4 @@ def main():
 if __name__ == '__main__':
     # What demo_migrate.py imports, and raises, is to be this and no second copy
     sys.modules['demo'] = sys.modules['__main__']
-    main()
+    entry.run(main)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1] / 'scripts'))
+import entry  # noqa: E402 pylint: disable=wrong-import-position
 from debs import Archive, Kernel  # noqa: E402 pylint: disable=wrong-import-position
 from image import Image  # noqa: E402 pylint: disable=wrong-import-position
 SUITE = 'trixie-backports'
@@ -102,7 +103,7 @@ class Host:
         image.python(HERE / 'cases.py', HERE, CONSOLE, self.build / 'src/qemu/python')
         for script in *CONTRIB, DEMO:
             image.add(str(script.relative_to(TOP)), script, 0o755)
-            image.python(script)
+            image.python(script, script.parent, CONSOLE)
         for pattern in PROGRAMS:
             for program in self.qemu.glob(pattern.format(self.arch)):
                 image.program(f'qemu/{program.relative_to(self.qemu)}', program)
@@ -244,4 +245,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main)
