@@ -16,7 +16,8 @@ from .goals import OURS
 from .results import BadFile, Results
 
 TOP = Path(__file__).resolve().parents[1]
-sys.path.append(str(TOP / 'tests/nested'))
+sys.path += [str(TOP / d) for d in ('tests/nested', 'scripts')]
+import entry  # noqa: E402 pylint: disable=wrong-import-position
 import kvm  # noqa: E402 pylint: disable=wrong-import-position
 INTERRUPTED = 130
 EPILOG = '''As variables of make: BENCH="CASE...", ROUNDS=N, SIZE=SIZE, ALL=1, RAM=KIND,..., BREAKAGE=1,
@@ -245,7 +246,7 @@ def main():
 
 if __name__ == '__main__':
     try:
-        sys.exit(main())
+        sys.exit(entry.run(main))
     except (cases.Broken, BadFile) as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A virtual machine that runs the guest program of tests/guest-memfd."""
 
+import sys
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -9,14 +10,18 @@ from . import host
 from .cases import Broken, wait_until
 from .goals import SHADOW
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / 'tests/guest-memfd'))
+from console import Console, values  # noqa: E402 pylint: disable=wrong-import-position
 MIB = 1 << 20
 DONE = ('completed', 'failed', 'cancelled')
 Touched = namedtuple('Touched', 'seconds faults exits')
 PREFAULTED = 'kvm_guest_memfd_prefault gpa 0x0 size 0x0: 0'
 
 
-class Guest:
+class Guest(Console):
     """options: of QEMU; software: whether it runs the guest program, or is only started (-S)"""
+    failure = Broken
+    patience = 1800
 
     def __init__(self, env, backend, size, *options, cpus=1, prealloc=False, threads=0,
                  software=True, group=None, incoming=None):
@@ -37,7 +42,6 @@ class Guest:
                               wrapper=(group.wrapper() if group else []) + loader[::-1])
         self.vm.set_machine(f'{env.machine},memory-backend=ram0')
         self.vm.set_console()
-        self.unread = b''
         self.greeted = self.ready_after = self.started_after = None
 
     def __enter__(self):
@@ -46,9 +50,8 @@ class Guest:
             with host.huge_pages(self.backend.huge):
                 self.vm.launch()
             self.started_after = time.monotonic() - start
-            self.vm.console_socket.settimeout(1800)
             if self.software and not self.incoming:
-                self.wait_greeting()
+                self.wait_ready()
                 self.ready_after = time.monotonic() - start
         except Exception as e:
             self.__exit__()
@@ -67,34 +70,12 @@ class Guest:
     def log(self):
         return Path(self.vm._qemu_log_path).read_text(encoding='utf-8')
 
-    def hear(self):
-        while b'\n' not in self.unread:
-            got = self.vm.console_socket.recv(4096)
-            if not got:
-                raise Broken(f'QEMU has ended: {self.vm.get_log() or ""}')
-            self.unread += got
-        line, _, self.unread = self.unread.partition(b'\n')
-        return line.decode(errors='replace').strip()
-
-    def wait_greeting(self):
-        while 'payload ready' not in (line := self.hear()):
-            if line.startswith('error'):
-                raise Broken(f'the guest says "{line}"')
-
-    def say(self, command):
-        """What the guest answers, after its "ok"."""
-        self.vm.console_socket.sendall(command.encode() + b'\n')
-        answer = self.hear()
-        if not answer.startswith('ok'):
-            raise Broken(f'the guest was told "{command}" and says "{answer}"')
-        return answer[3:]
-
     def ask(self, command):
-        """The same, as {name: value}."""
-        return dict(word.split('=') for word in self.say(command).split() if '=' in word)
+        """What the guest answers, as {name: value}."""
+        return values(super().ask(command))
 
     def word(self, address):
-        return int(self.say(f'read64 {address}'), 0)
+        return int(super().ask(f'read64 {address}'), 0)
 
     def seconds(self, answer, name='ticks'):
         """What the guest has measured with its own clock."""

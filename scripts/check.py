@@ -18,6 +18,8 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import entry
+
 sys.path.append(str(Path(__file__).resolve().parents[1] / 'tests/nested'))
 import kvm  # noqa: E402 pylint: disable=wrong-import-position
 
@@ -126,4 +128,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main)

@@ -2,9 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Lay this repository over QEMU's tree, BUILD/src/qemu.
 
-The rule: in every directory but those named in OURS, a file here is the file there, and
-X.patch here is our edit of QEMU's own X. Of the files at the top only patches count. Files
-that git ignores do not.
+The rule: but for what OURS names, a file here is the file there, and X.patch here is our edit
+of QEMU's own X. Of the files at the top only patches count. Files that git ignores do not.
 
 base/SERIES is laid over the tree in the same way when QEMU is of that series: what is there
 takes the place of what is here for the same file, and a patch there of a file of ours
@@ -27,8 +26,8 @@ import bases
 import entry
 
 OURS = {'base', 'bench', 'contrib', 'debian', 'packaging', 'scripts',
-        'tests/libvirt', 'tests/nested', 'tests/packages', 'tests/peers',
-        'tests/qtest/on-guest-memfd', 'tests/soak'}
+        'tests/guest-memfd/console.py', 'tests/libvirt', 'tests/nested', 'tests/packages',
+        'tests/peers', 'tests/qtest/on-guest-memfd', 'tests/soak'}
 REPO = Path(__file__).resolve().parent.parent
 JUNK = ('.orig', '.rej', '~', '.pyc')
 
@@ -55,7 +54,7 @@ def overlaid(files, top):
             continue
         name = path.relative_to(top)
         if name.parts[0].startswith('.') or name.name.endswith(JUNK) \
-                or OURS & {str(p) for p in name.parents}:
+                or OURS & {str(p) for p in (name, *name.parents)}:
             continue
         if path.is_file() and (len(name.parts) > 1 or name.suffix == '.patch'):
             yield str(name), path

@@ -13,6 +13,8 @@ import os
 import sys
 from pathlib import Path
 
+import entry
+
 sys.path.append(str(Path(__file__).resolve().parents[1] / 'tests/nested'))
 import kvm  # noqa: E402 pylint: disable=wrong-import-position
 
@@ -40,4 +42,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main)

@@ -39,7 +39,7 @@ def pam(guest):
 def resets(guest):
     for _ in range(guest.env.pick(20, 2)):
         guest.ask('reset')
-        guest.wait_greeting()
+        guest.wait_ready()
 
 
 def nothing(guest):

@@ -12,7 +12,21 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import repository
 import tap
-from repository import CLEAN, KVM_ALL, PATCH
+from repository import CLEAN, KVM_ALL, PATCH, SCRIPTS
+
+sys.path.append(str(SCRIPTS))
+import overlay
+
+# What needs no entry.py to tell that a program is missing
+OTHERS = {
+    # ... as it runs none
+    'scripts/terminal-picture',
+    # ... as it has to do without our other files
+    'contrib/guest-memfd/guest-memfd-host-check', 'contrib/guest-memfd/guest-memfd-top',
+    'contrib/guest-memfd/guest-memory-peer', 'tests/packages/guest.py',
+    # ... as that is the result of a case, and the next one runs
+    'tests/nested/cases.py'}
+
 
 class OverlayTest(repository.TestCase):
     def test_own_file_is_copied(self):
@@ -32,10 +46,10 @@ class OverlayTest(repository.TestCase):
         self.assertEqual((self.tree / 'VERSION').read_text(), '10.0.13-g\n')
 
     def test_our_directories_and_top_level_files_stay_out(self):
-        self.write(self.repo / 'README.md', 'ours\n')
-        self.write(self.repo / 'bench/run', 'ours\n')
+        for name in 'README.md', 'bench/run', 'tests/guest-memfd/console.py':
+            self.write(self.repo / name, 'ours\n')
         self.overlay()
-        for name in ('README.md', 'bench', 'scripts', 'base', 'build'):
+        for name in ('README.md', 'bench', 'scripts', 'base', 'build', 'tests'):
             self.assertFalse((self.tree / name).exists(), name)
 
     def test_what_git_ignores_stays_out(self):
@@ -70,6 +84,22 @@ class OverlayTest(repository.TestCase):
             self.assertEqual(result.returncode, 1, script)
             self.assertRegex(result.stderr, f'^(#.*\n)?error: cannot run {program}, .*\n$')
             shutil.rmtree(self.top / 'bin')
+
+    def test_missing_program_of_a_shell_script_is_no_traceback(self):
+        code = ("import entry, subprocess\n"
+                "entry.run(lambda: subprocess.run(['sh', '-c', 'xyz'], check=True))")
+        result = subprocess.run([sys.executable, '-c', code], cwd=SCRIPTS, text=True, check=False,
+                                stderr=subprocess.PIPE)
+        self.assertRegex(result.stderr, '^sh: .*xyz.*\nerror: sh cannot run what it needs.*\n$')
+
+    def test_scripts_start_by_entry(self):
+        """... or as tests, in which it is the result of a case."""
+        for path in overlay.listing(SCRIPTS.parent / 'build'):
+            name = str(path.relative_to(SCRIPTS.parent))
+            text = path.read_text(errors='replace') if path.is_file() else ''
+            start = text.partition("\nif __name__ == '__main__':\n")[2]
+            if (start or text.startswith('#!/usr/bin/env python3')) and name not in OTHERS:
+                self.assertRegex(start, r'entry\.run\(main|(tap|runner_of_tests)\.main\(', name)
 
     def options(self):
         """Options for build-qemu.py, whose QEMU needs no configure."""

@@ -4,12 +4,12 @@
 import json
 import os
 import re
-import select
 import shlex
-import time
 import tty
 import xml.etree.ElementTree as ET
 from pathlib import Path
+
+from console import Console
 
 CONTRIB = Path(__file__).resolve().parents[2] / 'contrib/libvirt'
 IMAGE = '/var/lib/libvirt/images/guest.qcow2'
@@ -49,14 +49,13 @@ def memory_options(argv):
             or (option in ('-object', '-device') and 'mem' in value)]
 
 
-class Domain:
+class Domain(Console):
     """A guest on a host, and our line to it."""
 
     def __init__(self, host, xml=None, name='guest'):
         self.host = host
         self.name = name
         self.tty = None
-        self.unread = b''
         if xml:
             self.file = host.top / 'domain.xml'
             self.file.write_text(xml)
@@ -75,7 +74,7 @@ class Domain:
         self.virsh('start', '--paused')
         self.connect()
         self.virsh('resume')
-        return self.greeting()
+        return self.wait_ready()
 
     def connect(self):
         self.disconnect()
@@ -99,33 +98,8 @@ class Domain:
     def state(self):
         return self.virsh('domstate')
 
-    # The guest
-
-    def hear(self, seconds=600):
-        """The next line on its serial port."""
-        deadline = time.monotonic() + seconds
-        while b'\n' not in self.unread:
-            if not select.select([self.tty], [], [], max(0, deadline - time.monotonic()))[0]:
-                raise TimeoutError(f'the guest says nothing; unread: {self.unread}')
-            self.unread += os.read(self.tty, 4096)
-        line, _, self.unread = self.unread.partition(b'\n')
-        return line.decode(errors='replace').strip()
-
-    def greeting(self):
-        line = self.hear()
-        if ' ready ' not in line:
-            raise AssertionError(f'not a greeting: {line}')
-        return dict(word.split('=') for word in line.split() if '=' in word)
-
-    def say(self, command):
-        os.write(self.tty, command.encode() + b'\n')
-
-    def ask(self, command):
-        self.say(command)
-        line = self.hear()
-        if line.split()[0] != 'ok':
-            raise AssertionError(f'the guest was told "{command}" and says "{line}"')
-        return line[3:]
+    def fileno(self):
+        return self.tty
 
     # What the host sees
 

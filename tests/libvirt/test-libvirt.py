@@ -20,8 +20,9 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS.parent / d) for d in ('tests/libvirt', 'tests/peers', 'tests/nested',
-                                               'scripts/tests')]
+                                               'tests/guest-memfd', 'scripts', 'scripts/tests')]
 import daemon
+import entry
 import kvm
 import run as peer_tests
 import tap
@@ -165,7 +166,7 @@ class LifeTest(LibvirtTest):
         self.fill(1)
         for reset in lambda: self.guest.virsh('reset'), lambda: self.guest.ask('reset'):
             reset()
-            self.guest.greeting()
+            self.guest.wait_ready()
             self.bound()
             self.check(1)
 
@@ -487,4 +488,4 @@ def main():
 BUILD = SCRATCH = VIRTIOFSD = None
 
 if __name__ == '__main__':
-    main()
+    entry.run(main)

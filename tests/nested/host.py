@@ -24,6 +24,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1] / 'scripts'))
+import entry  # noqa: E402 pylint: disable=wrong-import-position
 from debs import Archive, Kernel  # noqa: E402 pylint: disable=wrong-import-position
 from image import Image  # noqa: E402 pylint: disable=wrong-import-position
 SUITE = 'trixie-backports'
@@ -47,6 +48,7 @@ EMULATED = {
 }
 TOP = HERE.parents[1]
 DEMO = TOP / 'scripts/demo.py'
+CONSOLE = TOP / 'tests/guest-memfd'
 CONTRIB = [TOP / 'contrib/guest-memfd' / name for name in ('guest-memfd-host-check',
                                                            'guest-memfd-top')]
 PROGRAMS = ['qemu-system-{}', 'qemu-img', 'tests/qtest/guest-memfd-*-test',
@@ -98,10 +100,10 @@ class Host:
 
     def add_files(self, image):
         image.add('cases.py', HERE / 'cases.py', 0o755)
-        image.python(HERE / 'cases.py', HERE, self.build / 'src/qemu/python')
+        image.python(HERE / 'cases.py', HERE, CONSOLE, self.build / 'src/qemu/python')
         for script in *CONTRIB, DEMO:
             image.add(str(script.relative_to(TOP)), script, 0o755)
-            image.python(script)
+            image.python(script, script.parent, CONSOLE)
         for pattern in PROGRAMS:
             for program in self.qemu.glob(pattern.format(self.arch)):
                 image.program(f'qemu/{program.relative_to(self.qemu)}', program)
@@ -243,4 +245,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main)

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from console import GREETING, Console
 from qemu.machine import QEMUMachine
 
 ARCH = os.uname().machine
@@ -51,7 +52,7 @@ def uefi(machine):
             '-drive', f'{flash}{find("OVMF_VARS_4M.fd")},snapshot=on']
 
 
-class Guest:
+class Guest(Console):
     """A QEMU whose guest obeys on its serial port: the payload, or Linux with our init."""
 
     def __init__(self, machine, *args, linux=False, backend=BACKEND, cpus=1, ram=RAM,
@@ -73,12 +74,10 @@ class Guest:
         self.vm.set_console()
         self.ram = ram
         self.resets = 0
-        self.unread = b''
 
     def __enter__(self):
         self.start = time.monotonic()
         self.vm.launch()
-        self.vm.console_socket.settimeout(600)
         return self
 
     def __exit__(self, kind, value, trace):
@@ -94,42 +93,34 @@ class Guest:
             check(self.resets, 'the guest was reset, and nobody had told it to:', event)
             self.resets -= 1
 
-    def hear(self):
-        """The next line."""
-        while b'\n' not in self.unread:
-            got = self.vm.console_socket.recv(4096)
-            check(got, 'QEMU has closed the console')
+    def receive(self):
+        got = super().receive()
+        if got:
             self.check_resets()
-            self.unread += got
-        line, _, self.unread = self.unread.partition(b'\n')
-        return line.decode(errors='replace').strip()
+        return got
 
-    def wait(self, word):
-        """The first line that has this word at its beginning or after the greeting's name."""
+    def hear(self):
+        """The next line of the program: a kernel says other things, too."""
         while True:
-            line = self.hear()
+            line = super().hear()
             print('guest:', line, file=sys.stderr)
-            check(not line.startswith('error'), 'the guest says', line)
             check('Kernel panic' not in line, line)
-            if line.startswith(word) or (word == 'ready' and ' ready ' in line):
+            if line.startswith(('ok', 'error')) or GREETING.search(line):
                 return line
 
     def ready(self):
-        line = self.wait('ready')
+        greeting = self.wait_ready()
         self.check_resets()
         self.resets = 0
         print(f'# {self.vm._machine}: ready after {time.monotonic() - self.start:.1f} s',
               flush=True)
-        # Firmware may have left something in the line
-        greeting = line.partition('guest-memfd ')[2]
-        return dict(word.split('=') for word in greeting.split() if '=' in word)
+        return greeting
 
     def ask(self, command):
         start = time.monotonic()
         # Linux tries the keyboard controller several times, and QEMU may hear two
         self.resets += 2 * (command == 'reset')
-        self.vm.console_socket.sendall(command.encode() + b'\n')
-        answer = self.wait('ok')[3:]
+        answer = super().ask(command)
         print(f'{command}: {time.monotonic() - start:.1f} s', file=sys.stderr)
         return answer
 

@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 SCRIPTS = REPOSITORY / 'scripts'
 sys.path += [str(SCRIPTS), str(REPOSITORY)]
+import entry  # noqa: E402 pylint: disable=wrong-import-position
 from bench import debian  # noqa: E402 pylint: disable=wrong-import-position
 from debs import Archive  # noqa: E402 pylint: disable=wrong-import-position
 
@@ -70,4 +71,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main)

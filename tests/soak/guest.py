@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+from console import Console
 from qemu.machine import QEMUMachine
 from qemu.machine.qtest import QEMUQtestProtocol
 
@@ -50,8 +51,10 @@ def dimm_address(i):
     return (4 + i) << 30
 
 
-class Process:
+class Process(Console):
     """A QEMU, whose guest is the payload of tests/guest-memfd."""
+    failure = Lost
+    patience = LIMIT
     names = itertools.count()
 
     def __init__(self, build, shape, disk, dimms, incoming=None):
@@ -84,7 +87,6 @@ class Process:
                               name=f'soak-{os.getpid()}-{next(self.names)}', qmp_timer=LIMIT)
         self.vm.set_machine(f'{shape.machine},memory-backend=ram0,aux-ram-share=on')
         self.vm.set_console()
-        self.unread = b''
         self.launching = threading.Thread(target=self.vm.launch)
         self.launching.start()
         if incoming == 'cpr':
@@ -116,33 +118,9 @@ class Process:
 
     def launched(self):
         self.launching.join()
-        self.vm.console_socket.settimeout(LIMIT)
 
     def __getattr__(self, name):
         return getattr(self.vm, name)
-
-    def hear(self):
-        while b'\n' not in self.unread:
-            try:
-                got = self.vm.console_socket.recv(4096)
-            except TimeoutError as error:
-                raise Lost(f'the guest is silent for {LIMIT} s') from error
-            if not got:
-                raise Lost('QEMU has closed the console')
-            self.unread += got
-        line, _, self.unread = self.unread.partition(b'\n')
-        return line.decode(errors='replace').strip()
-
-    def wait_ready(self):
-        while 'payload ready' not in self.hear():
-            pass
-
-    def ask(self, command):
-        self.vm.console_socket.sendall(command.encode() + b'\n')
-        answer = self.hear()
-        if not answer.startswith('ok'):
-            raise Lost(f'the guest was told "{command}" and says "{answer}"')
-        return answer[2:].strip()
 
     def qtest(self):
         """What reaches the devices as the guest's processor does; to be closed."""

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parents[1] / 'nested'))
+sys.path += [str(HERE.parents[2] / d) for d in ('tests/nested', 'scripts')]
+import entry  # noqa: E402 pylint: disable=wrong-import-position
 import kvm  # noqa: E402 pylint: disable=wrong-import-position
 REFUSED = {"is a guest_memfd, which this kernel's userfaultfd does not": 'it needs userfaultfd',
            'guest_memfd needs KVM, which is not in use': 'it does not use KVM'}
@@ -80,4 +81,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    entry.run(main)
