@@ -19,7 +19,7 @@ import memory
 import numa
 import top
 import vfio
-from vm import (ARCH, BACKEND, DEFAULT, MACHINES, MIB, QEMU, RAM, RAM_START, Guest, check,
+from vm import (ARCH, BACKEND, DEFAULT, MACHINES, MIB, QEMU, RAM, RAM_START, TSEG, Guest, check,
                 test_memory, uefi)
 
 CASES = {}
@@ -133,7 +133,7 @@ if ARCH == 'x86_64':
     @case('uefi/q35-smm-off', 'q35,smm=off')
     def boot_uefi(machine):
         # TSEG, and the 128 KiB around the address where each CPU enters SMM at first
-        smram = 0 if 'smm=off' in machine else 16 * MIB + (128 << 10)
+        smram = 0 if 'smm=off' in machine else TSEG + (128 << 10)
         with Guest(machine, *uefi(machine), linux=True) as guest:
             guest.ready()
             guest.check_bound(smram=smram)

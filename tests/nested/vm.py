@@ -14,6 +14,7 @@ QEMU = f'/qemu/qemu-system-{ARCH}'
 PAYLOAD = f'/qemu/tests/guest-memfd/payload-{ARCH}.bin'
 MIB = 1 << 20
 RAM = 192 * MIB
+TSEG = 16 * MIB
 BACKEND = 'memory-backend-guest-memfd,id=ram0'
 
 if ARCH == 'x86_64':
@@ -47,7 +48,9 @@ def uefi(machine):
     smm = 'smm=off' not in machine
     code = find('OVMF_CODE_4M.secboot.fd' if smm else 'OVMF_CODE_4M.fd')
     flash = 'if=pflash,format=raw,file='
-    return ['-global', f'driver=cfi.pflash01,property=secure,value={"on" if smm else "off"}',
+    # Machines of 10.2 and later have 64 MiB for SMM alone, a third of our RAM
+    tseg = ['-global', f'mch.extended-tseg-mbytes={TSEG // MIB}'] if smm else []
+    return [*tseg, '-global', f'driver=cfi.pflash01,property=secure,value={"on" if smm else "off"}',
             '-drive', f'{flash}{code},readonly=on',
             '-drive', f'{flash}{find("OVMF_VARS_4M.fd")},snapshot=on']
 
