@@ -99,10 +99,10 @@ void gmem_slot_init(void)
 }
 
 /*
- * May the guest have written to a slot that nobody logs, since it was asked
- * last?  Not if it has been stopped all the time: a migration has to end then.
+ * Has the VM run since this was last asked of a slot that nobody logs?  If it
+ * has been stopped all the time, nothing was written: a migration has to end.
  */
-static bool may_be_written(KVMSlot *slot)
+static bool ran_since_asked(KVMSlot *slot)
 {
     if (stopped && slot->gmem->asked_stopped &&
         slot->gmem->asked_after_runs == runs) {
@@ -113,20 +113,26 @@ static bool may_be_written(KVMSlot *slot)
     return true;
 }
 
+/* All of it may have been written */
+static void fill_dirty(KVMSlot *slot)
+{
+    bitmap_set(slot->dirty_bmap, 0,
+               slot->memory_size / qemu_real_host_page_size());
+}
+
 static void mark_dirty(KVMSlot *slot)
 {
-    uint64_t pages = slot->memory_size / qemu_real_host_page_size();
-
-    bitmap_set(slot->dirty_bmap, 0, pages);
+    fill_dirty(slot);
     kvm_slot_sync_dirty_pages(slot);
-    bitmap_clear(slot->dirty_bmap, 0, pages);
+    bitmap_clear(slot->dirty_bmap, 0,
+                 slot->memory_size / qemu_real_host_page_size());
 }
 
 void gmem_slot_sync_dirty(KVMSlot *slot)
 {
     if (kvm_slot_get_dirty_log(kvm_state, slot)) {
         kvm_slot_sync_dirty_pages(slot);
-    } else if (may_be_written(slot)) {
+    } else if (ran_since_asked(slot)) {
         mark_dirty(slot);
     }
 }
@@ -184,7 +190,8 @@ static int delete(KVMSlot *slot)
     return 0;
 }
 
-static void report_refused(KVMSlot *slot, int err)
+/* Do without, or end where the user wants nothing else */
+static void give_up_binding(KVMSlot *slot, int err)
 {
     Gmem *gmem = slot->gmem->mr->ram_block->gmem;
     g_autofree char *text =
@@ -202,6 +209,7 @@ static void report_refused(KVMSlot *slot, int err)
         warn_report("%s; it is mapped instead", text);
         gmem->warned = true;
     }
+    slot->gmem->refused = true;
 }
 
 /*
@@ -261,8 +269,7 @@ static bool register_slot(KVMSlot *slot, const GmemView *view)
             break;
         }
         if (i == 0 && tries[i] & KVM_MEM_GUEST_MEMFD) {
-            report_refused(slot, ret);
-            slot->gmem->refused = true;
+            give_up_binding(slot, ret);
         }
     }
     if (ret < 0) {
@@ -373,9 +380,8 @@ bool gmem_slot_switch(KVMMemoryListener *kml, KVMSlot *slot,
 
 void kvm_gmem_fill_dirty(KVMSlot *slot)
 {
-    if (slot->gmem && slot->gmem->unlogged && may_be_written(slot)) {
-        bitmap_set(slot->dirty_bmap, 0,
-                   slot->memory_size / qemu_real_host_page_size());
+    if (slot->gmem && slot->gmem->unlogged && ran_since_asked(slot)) {
+        fill_dirty(slot);
     }
 }
 

@@ -24,6 +24,7 @@
 #include "guest-memfd-kvm-all.h"
 #include "guest-memfd-plan.h"
 #include "guest-memfd-slot.h"
+#include "guest-memfd-space.h"
 #include "guest-memfd-switch.h"
 #include "trace.h"
 
@@ -112,8 +113,11 @@ static gpointer key(hwaddr gpa)
     return (gpointer)(uintptr_t)(gpa / qemu_real_host_page_size());
 }
 
-/* Our slots by guest address: their number, and 1 */
-static GHashTable *slots_by_gpa(KVMMemoryListener *kml)
+/*
+ * Our slots by guest address (their number, and 1), for a plan: of none it is
+ * known yet whether it is wanted
+ */
+static GHashTable *index_slots(KVMMemoryListener *kml)
 {
     GHashTable *by_gpa = g_hash_table_new(NULL, NULL);
 
@@ -236,7 +240,7 @@ static GArray *find_unwanted(KVMMemoryListener *kml)
 
 static void commit(KVMMemoryListener *kml, bool inhibited)
 {
-    g_autoptr(GHashTable) by_gpa = slots_by_gpa(kml);
+    g_autoptr(GHashTable) by_gpa = index_slots(kml);
     g_autoptr(GArray) plan = make_plan(kml, by_gpa);
     g_autoptr(GPtrArray) added = g_ptr_array_new();
     g_autoptr(GPtrArray) switched = g_ptr_array_new();
@@ -318,7 +322,7 @@ bool kvm_gmem_step(KVMMemoryListener *kml)
         return false;
     }
     qemu_mutex_lock(&kml_slots_lock);
-    by_gpa = slots_by_gpa(kml);
+    by_gpa = index_slots(kml);
     plan = make_plan(kml, by_gpa);
     for (guint i = 0; i < plan->len; i++) {
         GmemView *view = &g_array_index(plan, GmemView, i);
@@ -354,7 +358,7 @@ void kvm_gmem_make_anew(KVMMemoryListener *kml)
         return;
     }
     qemu_mutex_lock(&kml_slots_lock);
-    by_gpa = slots_by_gpa(kml);
+    by_gpa = index_slots(kml);
     plan = make_plan(kml, by_gpa);
     for (guint i = 0; i < plan->len; i++) {
         GmemView *view = &g_array_index(plan, GmemView, i);

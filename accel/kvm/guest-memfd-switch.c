@@ -17,6 +17,7 @@
 #include "system/kvm.h"
 #include "system/runstate.h"
 #include "guest-memfd-prefault.h"
+#include "guest-memfd-space.h"
 #include "guest-memfd-switch.h"
 
 /*

@@ -24,25 +24,4 @@ bool kvm_gmem_logging_ahead(void);
  */
 void kvm_gmem_switch_later(void);
 
-/**
- * kvm_gmem_step: do a part of what can wait, in one short window
- *
- * @kml: one address space
- *
- * In guest-memfd-space.c.  Called with the BQL held, by guest-memfd-switch.c.
- *
- * Returns: true if there is more to do
- */
-bool kvm_gmem_step(KVMMemoryListener *kml);
-
-/**
- * kvm_gmem_make_anew: delete each memslot and make it again, as planned
- *
- * @kml: one address space
- *
- * In guest-memfd-space.c.  Called with the BQL held and the vCPUs stopped, by
- * guest-memfd-switch.c.
- */
-void kvm_gmem_make_anew(KVMMemoryListener *kml);
-
 #endif
