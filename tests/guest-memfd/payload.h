@@ -28,8 +28,6 @@ struct range_list {
     struct range r[16];
 };
 
-typedef void job_fn(unsigned cpu, unsigned cpus);
-
 /* volatile: the host reads and writes this memory, too */
 static inline uint64_t load(uint64_t addr)
 {

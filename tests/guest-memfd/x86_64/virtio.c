@@ -1,14 +1,15 @@
 /*
- * Guest payload on x86-64: virtio devices, of the kind before virtio 1.0
+ * Guest payload on x86-64: virtio devices (1.0 and later)
  *
- * Their registers are ports, and there is no firmware that has given them
- * any: we do.
+ * There is no firmware that has given their registers addresses: we do.
  *
  *   disk N BYTES START LENGTH  read the disk N times, BYTES each, into that
  *                              range: "ok ticks=N"
  *   balloon START              do what the balloon wants, with the pages from
  *                              START on: "ok pages=N ticks=N", where N is how
  *                              many it has then
+ *   vmem                       plug or unplug what virtio-mem wants: "ok
+ *                              start=N bytes=N ticks=N": what is plugged then
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -17,23 +18,30 @@
 #include "pci.h"
 #include "virtio.h"
 
-#define ID_BLOCK        0x10011af4
-#define ID_BALLOON      0x10021af4
+#define ID_BLOCK        0x10421af4
+#define ID_BALLOON      0x10451af4
+#define ID_MEM          0x10581af4
 #define PCI_COMMAND     0x04
 #define PCI_BAR0        0x10
-#define IO_AND_DMA      5
+#define PCI_CAPS        0x34
+#define MEMORY_AND_DMA  6
 
-/* Registers */
-#define PORTS           0xc000
-#define GUEST_FEATURES  (PORTS + 0x04)
-#define QUEUE_PFN       (PORTS + 0x08)
-#define QUEUE_SIZE      (PORTS + 0x0c)
-#define QUEUE_SELECT    (PORTS + 0x0e)
-#define QUEUE_NOTIFY    (PORTS + 0x10)
-#define STATUS          (PORTS + 0x12)
-#define CONFIG          (PORTS + 0x14)
+/* Where we put the registers of the device that is in use */
+#define BAR             0xfe000000ULL
+#define BAR_SIZE        0x10000
+
+/* virtio 1.2, 4.1.4: kinds of capabilities */
+#define VENDOR          0x09
+#define COMMON          1
+#define NOTIFY          2
+#define DEVICE          4
+
+/* ... 2.1: states of a driver, and 6: features, from 32 on in another word */
 #define FOUND           3               /* and there is a driver */
-#define DRIVER_OK       7
+#define FEATURES_OK     11
+#define DRIVER_OK       15
+#define VERSION_1       1
+#define MEM_INACCESSIBLE 2
 
 #define MAX_SIZE        1024
 #define PARTS           3               /* of a request, at most */
@@ -43,6 +51,17 @@
 
 #define SECTOR          512
 #define BALLOON_PAGES   1024            /* in a request */
+#define MEM_PLUG        0
+#define MEM_UNPLUG      1
+
+/* The common registers; 64 bits are two of 32 */
+struct common {
+    uint32_t offered_word, offered, accepted_word, accepted;
+    uint16_t msix, queues;
+    uint8_t status, generation;
+    uint16_t queue, size, queue_msix, enable, notify;
+    uint32_t part[2], available[2], used[2];
+};
 
 struct part {
     uint64_t addr;
@@ -62,7 +81,12 @@ struct used {
     } ring[];
 };
 
-/* One queue, which the device finds by this page and its size */
+/* The device in use.  volatile: what is read and written are registers */
+static volatile struct common *common;
+static volatile uint32_t *config;
+static volatile uint16_t *notify;
+
+/* One queue */
 static char pages[8 * PAGE_SIZE] __attribute__((aligned(4096)));
 static struct {
     uint8_t number;
@@ -72,8 +96,62 @@ static struct {
     struct used *used;
 } queue;
 
-/* Start a device with this queue alone; false after an error line. */
-static bool start(uint32_t id, uint8_t number)
+/* Find the registers, and give them addresses; false if some are missing. */
+static bool map_registers(unsigned device)
+{
+    uint64_t found[DEVICE + 1] = {};
+    uint32_t multiplier = 0, bar = 0;
+
+    for (uint8_t at = pci_read(device, PCI_CAPS); at;
+         at = pci_read(device, at) >> 8) {
+        uint32_t cap = pci_read(device, at);
+
+        if ((cap & 0xff) == VENDOR && cap >> 24 <= DEVICE) {
+            found[cap >> 24] = BAR + pci_read(device, at + 8);
+            bar = pci_read(device, at + 4) & 0xff;      /* of all of them */
+            if (cap >> 24 == NOTIFY) {
+                multiplier = pci_read(device, at + 16);
+            }
+        }
+    }
+    if (!found[COMMON] || !found[NOTIFY] || !arch_map(BAR, BAR + BAR_SIZE)) {
+        return false;
+    }
+    pci_write(device, PCI_BAR0 + 4 * bar, BAR);
+    pci_write(device, PCI_BAR0 + 4 * bar + 4, 0);
+    pci_write(device, PCI_COMMAND, MEMORY_AND_DMA);
+    common = (void *)found[COMMON];
+    config = (void *)found[DEVICE];
+    common->queue = queue.number;
+    notify = (void *)(found[NOTIFY] + common->notify * multiplier);
+    return true;
+}
+
+/* Take what we know of @features, of those that the device offers. */
+static bool agree(uint32_t features)
+{
+    common->status = 0;
+    common->status = FOUND;
+    common->offered_word = common->accepted_word = 0;
+    common->accepted = common->offered & features;
+    common->accepted_word = 1;
+    common->accepted = VERSION_1;
+    common->status = FEATURES_OK;
+    return common->status == FEATURES_OK;
+}
+
+static void set_address(volatile uint32_t *reg, const volatile void *addr)
+{
+    reg[0] = (uintptr_t)addr;
+    reg[1] = (uintptr_t)addr >> 32;
+}
+
+/*
+ * Start a device with this queue alone, for @requests at a time; false after
+ * an error line.
+ */
+static bool start(uint32_t id, uint32_t features, uint8_t number,
+                  unsigned requests)
 {
     unsigned device = 0;
     uint64_t offset;
@@ -84,16 +162,14 @@ static bool start(uint32_t id, uint8_t number)
             return false;
         }
     }
-    pci_write(device, PCI_BAR0, PORTS);
-    pci_write(device, PCI_COMMAND, IO_AND_DMA);
-    outb(STATUS, 0);
-    outb(STATUS, FOUND);
-    outl(GUEST_FEATURES, 0);
-
-    outb(QUEUE_SELECT, number);
     queue.number = number;
-    queue.size = inl(QUEUE_SIZE);
-    if (queue.size < MAX_REQUESTS || queue.size > MAX_SIZE) {
+    if (!map_registers(device) || !agree(features)) {
+        say("error the device is no virtio 1.0\n");
+        return false;
+    }
+    common->queue = number;
+    queue.size = common->size;
+    if (queue.size < requests * PARTS || queue.size > MAX_SIZE) {
         say("error a queue for %lu\n", (uint64_t)queue.size);
         return false;
     }
@@ -105,9 +181,18 @@ static bool start(uint32_t id, uint8_t number)
     queue.available = (void *)(pages + offset);
     offset += sizeof(struct available) + (queue.size + 1) * 2;
     queue.used = (void *)(pages + ((offset + PAGE_SIZE - 1) & -PAGE_SIZE));
-    outl(QUEUE_PFN, (uintptr_t)pages / PAGE_SIZE);
-    outb(STATUS, DRIVER_OK);
+    set_address(common->part, queue.part);
+    set_address(common->available, queue.available);
+    set_address(common->used, queue.used);
+    common->enable = 1;
+    common->status = DRIVER_OK;
     return true;
+}
+
+/* A register of 64 bits */
+static uint64_t config64(unsigned offset)
+{
+    return config[offset / 4] + ((uint64_t)config[offset / 4 + 1] << 32);
 }
 
 /* Put a part of request @number where its @i-th belongs. */
@@ -132,7 +217,7 @@ static void submit(unsigned number)
 
 static void kick(void)
 {
-    outb(QUEUE_NOTIFY, queue.number);
+    *notify = queue.number;
 }
 
 static uint16_t done(void)
@@ -157,11 +242,11 @@ static void disk(uint64_t n, uint64_t bytes, uint64_t to, uint64_t len)
         say("error BYTES is no number of sectors that fits into the range\n");
         return;
     }
-    if (!start(ID_BLOCK, 0)) {
+    if (!start(ID_BLOCK, 0, 0, MAX_REQUESTS)) {
         return;
     }
     places = len / bytes;
-    sectors = inl(CONFIG) + ((uint64_t)inl(CONFIG + 4) << 32);
+    sectors = config64(0);
     if (sectors < chunk || !arch_map(to, to + len)) {
         say("error the disk has %lu sectors\n", sectors);
         return;
@@ -201,12 +286,12 @@ static void balloon(uint64_t from)
     uint64_t begin = arch_clock();
 
     /* Both queues of the device: inflate, deflate */
-    if (!start(ID_BALLOON, 0)) {
+    if (!start(ID_BALLOON, 0, 0, 1)) {
         return;
     }
-    wanted = inl(CONFIG);
-    actual = has = inl(CONFIG + 4);
-    if (wanted < actual && !start(ID_BALLOON, 1)) {
+    wanted = config[0];
+    actual = has = config[1];
+    if (wanted < actual && !start(ID_BALLOON, 0, 1, 1)) {
         return;
     }
     while (has != wanted) {
@@ -225,9 +310,50 @@ static void balloon(uint64_t from)
             continue;
         }
         has = more ? has + n : has - n;
-        outl(CONFIG + 4, has);
+        config[1] = has;
     }
     say("ok pages=%lu ticks=%lu\n", (uint64_t)has, arch_clock() - begin);
+}
+
+static void vmem(void)
+{
+    static struct {
+        uint64_t type, start, blocks;
+    } wish;
+    /* volatile: the device writes it */
+    static volatile uint16_t answer[8];
+    uint64_t begin = arch_clock(), block, from, plugged, wanted;
+
+    if (!start(ID_MEM, MEM_INACCESSIBLE, 0, 1)) {
+        return;
+    }
+    /* virtio 1.2, 5.15.4 */
+    block = config64(0);
+    from = config64(16);
+    plugged = config64(40);
+    wanted = config64(48);
+    if (wanted != plugged) {
+        uint64_t less = wanted < plugged ? wanted : plugged;
+        uint64_t more = wanted < plugged ? plugged : wanted;
+
+        wish.type = wanted < plugged ? MEM_UNPLUG : MEM_PLUG;
+        wish.start = from + less;
+        wish.blocks = (more - less) / block;
+        answer[0] = 0xffff;
+        set_part(0, 0, &wish, sizeof(wish), NEXT);
+        set_part(0, 1, answer, sizeof(answer), DEVICE_WRITES);
+        submit(0);
+        kick();
+        while (!done()) {
+            continue;
+        }
+        if (answer[0]) {
+            say("error virtio-mem says %lu\n", (uint64_t)answer[0]);
+            return;
+        }
+    }
+    say("ok start=%lu bytes=%lu ticks=%lu\n", from, config64(40),
+        arch_clock() - begin);
 }
 
 bool virtio_command(unsigned args, char **arg)
@@ -243,6 +369,8 @@ bool virtio_command(unsigned args, char **arg)
         disk(number[0], number[1], number[2], number[3]);
     } else if (equal(arg[0], "balloon") && args == 2) {
         balloon(number[0]);
+    } else if (equal(arg[0], "vmem") && args == 1) {
+        vmem();
     } else {
         return false;
     }
