@@ -67,6 +67,11 @@ class Guest(Console):
     def pid(self):
         return self.vm.get_pid()
 
+    def processor_time(self):
+        """Seconds that QEMU has had beside its vCPUs."""
+        return host.processor_time(self.pid, {cpu['thread-id']
+                                              for cpu in self.vm.cmd('query-cpus-fast')})
+
     def log(self):
         return Path(self.vm._qemu_log_path).read_text(encoding='utf-8')
 

@@ -60,6 +60,18 @@ def process(pid):
     return table(Path(f'/proc/{pid}/status').read_text(encoding='ascii'))
 
 
+def listens(socket):
+    """A socket's file appears before anybody listens."""
+    return any(' 00010000 ' in line and line.endswith(str(socket))
+               for line in Path('/proc/net/unix').read_text(encoding='utf-8').splitlines())
+
+
+def processor_time(pid, without=()):
+    """Seconds that the threads of a process have had, but for these."""
+    return sum(int((task / 'schedstat').read_text(encoding='ascii').split()[0])
+               for task in Path(f'/proc/{pid}/task').iterdir() if int(task.name) not in without) / 1e9
+
+
 class Group:
     """A memory cgroup for one process, which says what is charged to it."""
 

@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+from bench.host import listens
 from console import Console
 from qemu.machine import QEMUMachine
 from qemu.machine.qtest import QEMUQtestProtocol
@@ -41,12 +42,6 @@ def wait_until(condition, what):
         time.sleep(0.01)
 
 
-def listens(socket_path):
-    """A socket's file appears before anybody listens."""
-    return any(' 00010000 ' in line and line.endswith(str(socket_path))
-               for line in Path('/proc/net/unix').read_text(encoding='utf-8').splitlines())
-
-
 def dimm_address(i):
     return (4 + i) << 30
 
@@ -68,7 +63,7 @@ class Process(Console):
                 '-object', f'memory-backend-guest-memfd,id=ram0,size={RAM}',
                 '-bios', str(build / f'qemu/tests/guest-memfd/payload-{arch}.bin'),
                 '-drive', f'if=none,id=disk0,file={disk},file.locking=off',
-                '-device', 'virtio-balloon-pci',
+                '-device', 'virtio-balloon-pci,disable-legacy=on',
                 '-object', f'memory-backend-guest-memfd,id=vmem,size={VMEM_LEN}',
                 '-device', f'virtio-mem-pci,id=vmem0,memdev=vmem,memaddr={VMEM_START},'
                            f'addr={VMEM_SLOT}',

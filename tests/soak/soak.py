@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path += [str(TOP / d) for d in ('tests/nested', 'tests/guest-memfd', 'scripts')]
+sys.path += [str(TOP / d) for d in ('', 'tests/nested', 'tests/guest-memfd', 'scripts')]
 import entry  # noqa: E402 pylint: disable=wrong-import-position
 import kvm  # noqa: E402 pylint: disable=wrong-import-position
 
