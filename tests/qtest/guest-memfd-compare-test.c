@@ -36,8 +36,8 @@ static VM *start(int backend, const char *args)
 
 static void use(VM *vm)
 {
-    vm_do(vm, "fillr 0x4000000 0x1000000 8");
-    vm_do(vm, "checkr 0x4000000 0x1000000 8");
+    vm_fill_range(vm, 0x4000000, 0x1000000, 8);
+    vm_check_range(vm, 0x4000000, 0x1000000, 8);
 }
 
 /* Does QEMU start with these options? */
@@ -154,8 +154,8 @@ static void test_dimm(void)
         qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
             "'arguments': {'driver': 'pc-dimm', 'id': 'dimm1',"
             "'memdev': 'mem1', 'addr': 4294967296}}");
-        vm_do(vm, "fillr 0x100000000 0x2000000 8");
-        vm_do(vm, "checkr 0x100000000 0x2000000 8");
+        vm_fill_range(vm, 0x100000000, 0x2000000, 8);
+        vm_check_range(vm, 0x100000000, 0x2000000, 8);
         vm_remove_dimm(vm, 1, 0);
         vm_quit(vm);
     }

@@ -84,7 +84,7 @@ static void transfer(VM *vm, const char *main_path, const char *cpr)
 
 static void start_guest(VM *vm, const VMKind *c)
 {
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 6", DIMM, DIMM_LEN);
+    vm_fill_range(vm, DIMM, DIMM_LEN, 6);
     vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
 }
 
@@ -106,7 +106,7 @@ static void check_guest(VM *vm)
 {
     vm->count = COUNT;
     vm_stop_count(vm);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 6", DIMM, DIMM_LEN);
+    vm_check_range(vm, DIMM, DIMM_LEN, 6);
 }
 
 static void wait_running(VM *vm)

@@ -66,10 +66,9 @@ static void test_cycles(const void *data)
         qtest_writeq(vm->qts, DIMM + SIZE - 8, value);
         if (i % 10 == 0) {
             vm_stop_count(vm);
-            g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, DIMM + SIZE - 8),
-                            ==, value);
-            vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
-            vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
+            g_assert_cmphex(vm_read64(vm, DIMM + SIZE - 8), ==, value);
+            vm_fill_range(vm, DIMM, SIZE, 5);
+            vm_check_range(vm, DIMM, SIZE, 5);
             vm_start_count(vm, 1, VM_AT(16 * MiB), 64 * MiB);
         }
         assert_in_use(vm, "mem0");
@@ -105,9 +104,9 @@ static void test_mixed(const void *data)
     }
     for (int i = 0; i < ARRAY_SIZE(types); i++) {
         add_dimm(vm, types[i], i);
-        vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", DIMM + i * GiB, SIZE, i);
+        vm_fill_range(vm, DIMM + i * GiB, SIZE, i);
     }
-    vm_do(vm, "fill 9");
+    vm_fill(vm, 9);
     g_assert_cmpint(vm_count_gmem_fds(vm), ==, 2);
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_assert_bound(vm, "mem0", SIZE);
@@ -117,12 +116,12 @@ static void test_mixed(const void *data)
     g_assert_false(vm_info_exists(vm, "mem2"));
 
     for (int i = 0; i < ARRAY_SIZE(types); i++) {
-        vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", DIMM + i * GiB, SIZE, i);
+        vm_check_range(vm, DIMM + i * GiB, SIZE, i);
     }
     vm_remove_dimm(vm, 0, 0);
     vm_remove_dimm(vm, 2, 2);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 1", DIMM + GiB, SIZE);
-    vm_do(vm, "check 9");
+    vm_check_range(vm, DIMM + GiB, SIZE, 1);
+    vm_check(vm, 9);
     vm_quit(vm);
 }
 
@@ -132,8 +131,8 @@ static void test_in_use(void)
 
     assert_in_use(vm, "ram0");
     vm_wait_ready(vm);
-    vm_do(vm, "fill 2");
-    vm_do(vm, "check 2");
+    vm_fill(vm, 2);
+    vm_check(vm, 2);
     vm_quit(vm);
 }
 
@@ -173,8 +172,8 @@ static void test_same_name(void)
     }
     add_dimm(vm, GMEM, 0);
     vm_wait_gmem_fds(vm, 2);
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
+    vm_fill_range(vm, DIMM, SIZE, 5);
+    vm_check_range(vm, DIMM, SIZE, 5);
     vm_quit(vm);
 }
 
@@ -207,8 +206,8 @@ static void test_no_memslot_left(const void *data)
     }
     g_assert_cmpint(n, >, 1);
     g_assert_cmpint(n, <, 32);
-    vm_do(vm, "fill 3");
-    vm_do(vm, "check 3");
+    vm_fill(vm, 3);
+    vm_check(vm, 3);
     vm_remove_dimm(vm, 0, 0);
     vm_quit(vm);
     vm_faults_end();

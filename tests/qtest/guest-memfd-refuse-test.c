@@ -59,8 +59,8 @@ static void assert_refused(VM *vm, QDict *error, const char *const *words)
         g_assert_nonnull(strstr(desc, *words));
     }
     qobject_unref(error);
-    vm_do(vm, "fill 3");
-    vm_do(vm, "check 3");
+    vm_fill(vm, 3);
+    vm_check(vm, 3);
 }
 
 #define REFUSED(vm, words, ...) do { \
@@ -161,8 +161,8 @@ static void test_snapshot_after_failure(void)
     migrate_qmp(vm->qts, NULL, "exec:false", NULL, "{}");
     wait_for_migration_status(vm->qts, "failed", not_completed);
     snapshot_load(vm, "one");
-    vm_do(vm, "fill 3");
-    vm_do(vm, "check 3");
+    vm_fill(vm, 3);
+    vm_check(vm, 3);
     vm_quit(vm);
     snapshot_disk_remove(tmp);
 }
@@ -180,8 +180,8 @@ static void test_snapshot_with_multifd(void)
     }
     /* As after any loadvm that fails, the VM is stopped */
     qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
-    vm_do(vm, "fill 3");
-    vm_do(vm, "check 3");
+    vm_fill(vm, 3);
+    vm_check(vm, 3);
     vm_quit(vm);
     snapshot_disk_remove(tmp);
 }
@@ -218,8 +218,8 @@ static void test_plug_that_cannot_be_bound(void)
     vm_set_faults("");
     qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
     vm_assert_bound(vm, "mem0", DIMM_SIZE);
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM_AT, DIMM_SIZE);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM_AT, DIMM_SIZE);
+    vm_fill_range(vm, DIMM_AT, DIMM_SIZE, 5);
+    vm_check_range(vm, DIMM_AT, DIMM_SIZE, 5);
     vm_faults_end();
     vm_quit(vm);
 }
@@ -324,8 +324,8 @@ static void test_postcopy_to_memfd(void)
         goto out;
     }
     migrate_set_capability(src->qts, "postcopy-ram", true);
-    vm_do(src, "fill 1");
-    vm_do(src, "write64 %" PRIu64 " 1", VM_AT(100 * MiB));
+    vm_fill(src, 1);
+    vm_write64(src, VM_AT(100 * MiB), 1);
     migrate_set_parameter_int(src->qts, "max-bandwidth", MiB);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
@@ -334,10 +334,10 @@ static void test_postcopy_to_memfd(void)
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     wait_for_migration_complete(src->qts);
     wait_for_migration_complete(dst->qts);
-    g_assert_cmpint(vm_number(dst, "read64 %" PRIu64, VM_AT(100 * MiB)), ==, 1);
-    vm_do(dst, "write64 %" PRIu64 " 0", VM_AT(100 * MiB));
-    vm_do(dst, "fill 2");
-    vm_do(dst, "check 2");
+    g_assert_cmpint(vm_read64(dst, VM_AT(100 * MiB)), ==, 1);
+    vm_write64(dst, VM_AT(100 * MiB), 0);
+    vm_fill(dst, 2);
+    vm_check(dst, 2);
 out:
     vm_quit(dst);
     vm_quit(src);

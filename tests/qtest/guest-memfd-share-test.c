@@ -24,7 +24,7 @@ static char *dir;
 /* The guest fills a range, which the peer sees; and the other way round */
 static void exchange(VM *vm, Peer *peer, uint64_t start)
 {
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 1", start, DATA_LEN);
+    vm_fill_range(vm, start, DATA_LEN, 1);
     for (uint64_t a = start; a < start + DATA_LEN; a += CHUNK) {
         g_autofree char *seen = peer_ask(peer, "read %" PRIu64 " %d", a,
                                          CHUNK);
@@ -42,7 +42,7 @@ static void exchange(VM *vm, Peer *peer, uint64_t start)
         answer = peer_ask(peer, "write %" PRIu64 " %s", a, other->str);
         g_assert_cmpstr(answer, ==, "ok");
     }
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 2", start, DATA_LEN);
+    vm_check_range(vm, start, DATA_LEN, 2);
 }
 
 static void test_example(const void *data)

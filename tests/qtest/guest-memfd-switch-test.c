@@ -122,7 +122,7 @@ static void test_mapped_again(void)
     uint64_t resident;
 
     vm_wait_ready(vm);
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 1", VM_AT(300 * MiB), 256 * MiB);
+    vm_fill_range(vm, VM_AT(300 * MiB), 256 * MiB, 1);
     resident = gmem_file_resident(file, 0, RAM_SIZE);
     g_assert_cmpint(resident, <, 300 * MiB);
     g_assert_cmpint(gmem_smaps(vm, "Rss"), <, 64 * MiB);
@@ -133,7 +133,7 @@ static void test_mapped_again(void)
         VM_WAIT(gmem_smaps(vm, "Rss") >= resident);
     }
     g_assert_cmpint(gmem_file_resident(file, 0, RAM_SIZE), ==, resident);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 1", VM_AT(300 * MiB), 256 * MiB);
+    vm_check_range(vm, VM_AT(300 * MiB), 256 * MiB, 1);
     gmem_file_close(file);
     vm_quit(vm);
 }
@@ -179,7 +179,7 @@ static void test_stopped(void)
     VM *vm = start("");
 
     vm_wait_ready(vm);
-    vm_do(vm, "write64 %" PRIu64 " 1", WORD);
+    vm_write64(vm, WORD, 1);
     start_logging(vm);
     qmp(vm, "stop");
     stop_logging(vm);
@@ -210,8 +210,8 @@ static void test_stopped(void)
     vm_wait_ready(vm);
     vm_wait_settled(vm, "ram0");
     vm_assert_bound(vm, "ram0", RAM_SIZE);
-    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, WORD), ==, 1);
-    vm_do(vm, "write64 %" PRIu64 " 2", WORD);
+    g_assert_cmphex(vm_read64(vm, WORD), ==, 1);
+    vm_write64(vm, WORD, 2);
     g_assert_cmphex(qtest_readq(vm->qts, WORD), ==, 2);
     vm_quit(vm);
 }
@@ -268,7 +268,7 @@ static void test_unchanged(void)
     int told;
 
     vm_wait_ready(vm);
-    vm_do(vm, "write64 %" PRIu64 " 1", WORD);
+    vm_write64(vm, WORD, 1);
     told = count_told(log, from);
     g_assert_cmpint(told, >, 0);
 #ifndef HOST_AARCH64
@@ -298,7 +298,7 @@ static void test_unchanged(void)
     }
     g_assert_cmpint(count_told(log, from), ==, told);
     vm_assert_bound(vm, "ram0", RAM_SIZE);
-    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, WORD), ==, 1);
+    g_assert_cmphex(vm_read64(vm, WORD), ==, 1);
     vm_quit(vm);
     unlink(log);
 }
@@ -376,7 +376,7 @@ static void migrate_past(VM *src, VM *dst, const char *uri)
     const uint64_t sent = 128 * MiB;
 
     /* What the pass has to do then takes minutes */
-    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", 400 * MiB, 32 * MiB);
+    vm_fill_range(src, 400 * MiB, 32 * MiB, 1);
     migrate_set_parameter_int(src->qts, "downtime-limit", 1);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 200 * KiB);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
@@ -420,19 +420,19 @@ static void test_late_delete(const void *data)
     VM *src, *dst;
 
     start_late(c, &src, &dst);
-    vm_do(src, "write64 %" PRIu64 " 0x1111", word);
+    vm_write64(src, word, 0x1111);
 
     vm_set_faults(c->refused);
     migrate_past(src, dst, uri);
     g_assert_cmpint(vm_count_slots(src, "ram0", "bound"), >, 0);
 
-    vm_do(src, "write64 %" PRIu64 " 0x2222", word);
+    vm_write64(src, word, 0x2222);
     vm_set_faults("");
     vm_do(src, "pam on");
     vm_assert_hva(src, "ram0", "dirty-log");
     migrate_to_end(src, dst);
     vm_faults_end();
-    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, word), ==, 0x2222);
+    g_assert_cmphex(vm_read64(dst, word), ==, 0x2222);
     vm_quit(dst);
     vm_quit(src);
 }
@@ -465,17 +465,17 @@ static void test_hidden(const void *data)
 
     start_late(c, &src, &dst);
     set_pam(src, true);
-    vm_do(src, "write64 %" PRIu64 " 0x1111", word);
+    vm_write64(src, word, 0x1111);
 
     vm_set_faults(c->refused);
     migrate_past(src, dst, uri);
-    vm_do(src, "write64 %" PRIu64 " 0x2222", word);
+    vm_write64(src, word, 0x2222);
     set_pam(src, false);
     vm_set_faults("");
     migrate_to_end(src, dst);
     vm_faults_end();
     set_pam(dst, true);
-    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, word), ==, 0x2222);
+    g_assert_cmphex(vm_read64(dst, word), ==, 0x2222);
     vm_quit(dst);
     vm_quit(src);
 }
@@ -501,9 +501,9 @@ static void test_late_log(void)
     VM *src, *dst;
 
     start_late(&c, &src, &dst);
-    vm_do(src, "write64 %" PRIu64 " 0x1111", (uint64_t)(64 * MiB));
+    vm_write64(src, 64 * MiB, 0x1111);
     /* A pass that takes longer than QEMU needs to know its bandwidth */
-    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", 400 * MiB, 8 * MiB);
+    vm_fill_range(src, 400 * MiB, 8 * MiB, 1);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 16 * MiB);
     vm_set_faults("log=12");
     migrate_set_parameter_int(src->qts, "downtime-limit", 1);
@@ -515,8 +515,7 @@ static void test_late_log(void)
     wait_for_migration_complete(src->qts);
     wait_for_migration_complete(dst->qts);
     vm_faults_end();
-    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, (uint64_t)(64 * MiB)),
-                    ==, 0x1111);
+    g_assert_cmphex(vm_read64(dst, 64 * MiB), ==, 0x1111);
     vm_quit(dst);
     vm_quit(src);
 }

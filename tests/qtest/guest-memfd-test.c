@@ -12,6 +12,7 @@
 #include "qobject/qlist.h"
 #include "guest-memfd/vm.h"
 
+/* Where a test is not about all of RAM: that takes seconds in tests/nested */
 #define PART    (8 * MiB)
 #define MIDDLE  VM_AT(64 * MiB)
 
@@ -22,17 +23,6 @@ static VM *start(const char *machine, const char *extra)
 
     vm_wait_ready(vm);
     return vm;
-}
-
-/* Where a test is not about all of RAM: that takes seconds in tests/nested */
-static void fill(VM *vm, uint64_t at, int seed)
-{
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", at, PART, seed);
-}
-
-static void check(VM *vm, uint64_t at, int seed)
-{
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", at, PART, seed);
 }
 
 static VM *start_kind(const VMKind *kind)
@@ -149,8 +139,8 @@ static void test_properties(void)
         } else {
             vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
         }
-        fill(vm, MIDDLE, 7);
-        check(vm, MIDDLE, 7);
+        vm_fill_range(vm, MIDDLE, PART, 7);
+        vm_check_range(vm, MIDDLE, PART, 7);
         vm_quit(vm);
     }
 }
@@ -240,8 +230,8 @@ static void test_bind_refused_auto(void)
     vm_faults_end();
 
     vm_assert_hva(vm, "ram0", "refused");
-    fill(vm, MIDDLE, 3);
-    check(vm, MIDDLE, 3);
+    vm_fill_range(vm, MIDDLE, PART, 3);
+    vm_check_range(vm, MIDDLE, PART, 3);
     vm_quit(vm);
 }
 
@@ -260,7 +250,7 @@ static VM *start_faulty(int err, int flags, const char *extra)
     vm_faults_begin("");
     vm = start(VM_TYPE, extra);
     vm_faults_end();
-    fill(vm, FILLED, 4);
+    vm_fill_range(vm, FILLED, PART, 4);
     vm_set_faults(fault);
     return vm;
 }
@@ -273,9 +263,9 @@ static void test_fault_poison(void)
     vm_poke(vm);
     qtest_qmp_eventwait(vm->qts, "RESET");
     vm_wait_ready(vm);
-    vm_do(vm, "zero %" PRIu64 " 4096", FAULT_ADDRESS);
-    vm_do(vm, "checkr %" PRIu64 " 4096 4", FAULT_ADDRESS - 4096);
-    vm_do(vm, "checkr %" PRIu64 " 4096 4", FAULT_ADDRESS + 4096);
+    vm_check_zero(vm, FAULT_ADDRESS, 4096);
+    vm_check_range(vm, FAULT_ADDRESS - 4096, 4096, 4);
+    vm_check_range(vm, FAULT_ADDRESS + 4096, 4096, 4);
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_quit(vm);
 }
@@ -295,7 +285,7 @@ static void test_fault_stop(const void *err)
     qtest_qmp_assert_success(vm->qts, "{'execute': 'system_reset'}");
     qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
     vm_wait_ready(vm);
-    check(vm, FILLED, 4);
+    vm_check_range(vm, FILLED, PART, 4);
     vm_quit(vm);
 }
 
@@ -328,8 +318,8 @@ static void test_bound(const void *kind)
     VM *vm = start_kind(kind);
 
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
-    vm_do(vm, "fill 42");
-    vm_do(vm, "check 42");
+    vm_fill(vm, 42);
+    vm_check(vm, 42);
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_quit(vm);
 }
@@ -345,7 +335,7 @@ static void test_guest_writes_host_reads(void)
         uint64_t value = 0x1122334455667788 + i;
 
         g_assert_cmphex(qtest_readq(vm->qts, addresses[i]), !=, value);
-        vm_do(vm, "write64 %" PRIu64 " %" PRIu64, addresses[i], value);
+        vm_write64(vm, addresses[i], value);
         g_assert_cmphex(qtest_readq(vm->qts, addresses[i]), ==, value);
     }
     vm_quit(vm);
@@ -363,11 +353,9 @@ static void test_host_writes_guest_reads(void)
 
         /* once before the guest ever touched the page, once after */
         qtest_writeq(vm->qts, addresses[i], value);
-        g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, addresses[i]), ==,
-                        value);
+        g_assert_cmphex(vm_read64(vm, addresses[i]), ==, value);
         qtest_writeq(vm->qts, addresses[i], ~value);
-        g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, addresses[i]), ==,
-                        ~value);
+        g_assert_cmphex(vm_read64(vm, addresses[i]), ==, ~value);
     }
     vm_quit(vm);
 }
@@ -390,8 +378,8 @@ static void test_pam_resets(const void *kind)
     uint64_t open, closed;
 
     vm_do(vm, "pam on");
-    vm_do(vm, "fill 5");
-    vm_do(vm, "fillr 0xc0000 0x40000 6");
+    vm_fill(vm, 5);
+    vm_fill_range(vm, 0xc0000, 0x40000, 6);
     open = vm_info_number(vm, "ram0", "bound");
     vm_do(vm, "pam off");
     closed = vm_info_number(vm, "ram0", "bound");
@@ -407,10 +395,10 @@ static void test_pam_resets(const void *kind)
         vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
         vm_do(vm, "pam on");
         g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, open);
-        vm_do(vm, "checkr 0xc0000 0x40000 6");
-        vm_do(vm, "checkr 0x200000 0x100000 5");
+        vm_check_range(vm, 0xc0000, 0x40000, 6);
+        vm_check_range(vm, 0x200000, 0x100000, 5);
     }
-    vm_do(vm, "checkr 0x200000 %" PRIu64 " 5", VM_RAM_SIZE - 2 * MiB);
+    vm_check_range(vm, 0x200000, VM_RAM_SIZE - 2 * MiB, 5);
     vm_quit(vm);
 }
 
@@ -431,12 +419,12 @@ static void test_two_backends(void)
     vm_assert_bound(vm, "node1", 128 * MiB);
 
     /* The same offset in each file */
-    vm_do(vm, "write64 %" PRIu64 " 1", first);
-    vm_do(vm, "write64 %" PRIu64 " 2", second);
-    g_assert_cmpint(vm_number(vm, "read64 %" PRIu64, first), ==, 1);
-    g_assert_cmpint(vm_number(vm, "read64 %" PRIu64, second), ==, 2);
-    fill(vm, VM_AT(128 * MiB - PART / 2), 9);
-    check(vm, VM_AT(128 * MiB - PART / 2), 9);
+    vm_write64(vm, first, 1);
+    vm_write64(vm, second, 2);
+    g_assert_cmpint(vm_read64(vm, first), ==, 1);
+    g_assert_cmpint(vm_read64(vm, second), ==, 2);
+    vm_fill_range(vm, VM_AT(128 * MiB - PART / 2), PART, 9);
+    vm_check_range(vm, VM_AT(128 * MiB - PART / 2), PART, 9);
     vm_quit(vm);
 }
 
@@ -446,11 +434,11 @@ static void test_two_vms(void)
 
     vm_assert_bound(a, "ram0", VM_RAM_SIZE);
     vm_assert_bound(b, "ram0", VM_RAM_SIZE);
-    fill(a, MIDDLE, 1);
-    fill(b, MIDDLE, 2);
-    check(a, MIDDLE, 1);
+    vm_fill_range(a, MIDDLE, PART, 1);
+    vm_fill_range(b, MIDDLE, PART, 2);
+    vm_check_range(a, MIDDLE, PART, 1);
     vm_quit(a);
-    check(b, MIDDLE, 2);
+    vm_check_range(b, MIDDLE, PART, 2);
     vm_quit(b);
 }
 
@@ -477,9 +465,9 @@ static void test_dimm(const void *data)
             "'memdev': 'mem1', 'addr': %" PRIu64 "}}", dimm);
         vm_assert_bound(vm, "mem1", size);
 
-        vm_do(vm, "zero %" PRIu64 " %" PRIu64, dimm, size);
-        vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 8", dimm, size);
-        vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 8", dimm, size);
+        vm_check_zero(vm, dimm, size);
+        vm_fill_range(vm, dimm, size, 8);
+        vm_check_range(vm, dimm, size, 8);
 
         /* in use */
         qobject_unref(qtest_qmp_assert_failure_ref(vm->qts,

@@ -30,19 +30,9 @@ char *scenario_tmp;
  * The VM
  */
 
-static void fill(VM *vm, uint64_t start, uint64_t len, int seed)
-{
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", start, len, seed);
-}
-
-static void check(VM *vm, uint64_t start, uint64_t len, int seed)
-{
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", start, len, seed);
-}
-
 static void keep(SweptVM *swept)
 {
-    fill(swept->vm, KEPT, KEPT_LEN, swept->seed + 1);
+    vm_fill_range(swept->vm, KEPT, KEPT_LEN, swept->seed + 1);
     swept->seed += !swept->vm->stopped;
 }
 
@@ -143,9 +133,9 @@ void swept_check(SweptVM *swept)
         if (!vm_has_status(vm, "running")) {
             qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
         }
-        check(vm, KEPT, KEPT_LEN, swept->seed);
-        fill(vm, FREE, FREE_LEN, swept->seed);
-        check(vm, FREE, FREE_LEN, swept->seed);
+        vm_check_range(vm, KEPT, KEPT_LEN, swept->seed);
+        vm_fill_range(vm, FREE, FREE_LEN, swept->seed);
+        vm_check_range(vm, FREE, FREE_LEN, swept->seed);
     }
     vm->stopped = vm_has_status(vm, "internal-error");
     if (vm->stopped) {
@@ -234,8 +224,8 @@ static bool plug(const Scenario *s, SweptVM *swept)
         del_backend(swept);
         return false;
     }
-    fill(vm, DIMM_AT, DIMM_LEN, 2);
-    check(vm, DIMM_AT, DIMM_LEN, 2);
+    vm_fill_range(vm, DIMM_AT, DIMM_LEN, 2);
+    vm_check_range(vm, DIMM_AT, DIMM_LEN, 2);
     if (!vm->stopped) {
         vm_remove_dimm(vm, 0, 0);
     }
@@ -280,13 +270,13 @@ static void virtio_mem(const Scenario *s, SweptVM *swept)
 
     virtio_mem_request(vm, DIMM_LEN);
     if (virtio_mem_try(swept->driver, true, start, DIMM_LEN)) {
-        fill(vm, start, DIMM_LEN, 2);
+        vm_fill_range(vm, start, DIMM_LEN, 2);
         virtio_mem_request(vm, 0);
         if (virtio_mem_try(swept->driver, false, start, DIMM_LEN)) {
             return;
         }
         /* Then it keeps what it has */
-        check(vm, start, DIMM_LEN, 2);
+        vm_check_range(vm, start, DIMM_LEN, 2);
     }
     swept->refused++;
     swept->used = true;

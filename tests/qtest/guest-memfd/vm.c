@@ -288,15 +288,41 @@ void vm_do(VM *vm, const char *fmt, ...)
     va_end(ap);
 }
 
-uint64_t vm_number(VM *vm, const char *fmt, ...)
+void vm_fill(VM *vm, uint64_t seed)
 {
-    g_autofree char *answer = NULL;
-    va_list ap;
+    vm_do(vm, "fill %" PRIu64, seed);
+}
 
-    va_start(ap, fmt);
-    answer = vm_vcommand(vm, fmt, ap);
-    va_end(ap);
-    return g_ascii_strtoull(answer, NULL, 0);
+void vm_check(VM *vm, uint64_t seed)
+{
+    vm_do(vm, "check %" PRIu64, seed);
+}
+
+void vm_fill_range(VM *vm, uint64_t start, uint64_t len, uint64_t seed)
+{
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %" PRIu64, start, len, seed);
+}
+
+void vm_check_range(VM *vm, uint64_t start, uint64_t len, uint64_t seed)
+{
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %" PRIu64, start, len, seed);
+}
+
+void vm_check_zero(VM *vm, uint64_t start, uint64_t len)
+{
+    vm_do(vm, "zero %" PRIu64 " %" PRIu64, start, len);
+}
+
+uint64_t vm_read64(VM *vm, uint64_t addr)
+{
+    g_autofree char *value = vm_command(vm, "read64 %" PRIu64, addr);
+
+    return g_ascii_strtoull(value, NULL, 0);
+}
+
+void vm_write64(VM *vm, uint64_t addr, uint64_t value)
+{
+    vm_do(vm, "write64 %" PRIu64 " %" PRIu64, addr, value);
 }
 
 QDict *vm_info(VM *vm, const char *id)

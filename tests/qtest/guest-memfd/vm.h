@@ -120,8 +120,19 @@ void vm_poke(VM *vm);
 char *vm_command(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* ... when the answer does not matter */
 void vm_do(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-/* ... when it is a number */
-uint64_t vm_number(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+
+/* All RAM that the payload does not need itself gets the pattern of @seed */
+void vm_fill(VM *vm, uint64_t seed);
+/* ... and the guest finds it there */
+void vm_check(VM *vm, uint64_t seed);
+/* The same for a range of addresses, which may be in a DIMM */
+void vm_fill_range(VM *vm, uint64_t start, uint64_t len, uint64_t seed);
+void vm_check_range(VM *vm, uint64_t start, uint64_t len, uint64_t seed);
+/* The guest finds zeroes there */
+void vm_check_zero(VM *vm, uint64_t start, uint64_t len);
+/* A word of memory, as the guest reads and writes it */
+uint64_t vm_read64(VM *vm, uint64_t addr);
+void vm_write64(VM *vm, uint64_t addr, uint64_t value);
 
 /* What query-guest-memfd says of a backend; NULL if it does not list it */
 QDict *vm_info(VM *vm, const char *id);
