@@ -9,7 +9,7 @@
 #include "qobject/qdict.h"
 #include "guest-memfd/file.h"
 #include "guest-memfd/virtio.h"
-#include "guest-memfd/vm.h"
+#include "guest-memfd/plug.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
@@ -365,8 +365,8 @@ static void test_unplug(const void *data)
     const uint64_t dimm = 4 * GiB;
     VM *vm = vm_start("-machine %s,memory-backend=ram0 -smp %d " VM_BACKEND
                       " -m " VM_RAM ",slots=2,maxmem=4G -object "
-                      "memory-backend-guest-memfd,id=mem1,size=1G -device "
-                      "pc-dimm,id=dimm1,memdev=mem1,addr=0x100000000",
+                      "memory-backend-guest-memfd,id=mem0,size=1G -device "
+                      "pc-dimm,id=dimm0,memdev=mem0,addr=0x100000000",
                       c->machine, c->cpus);
     const int maps = vm_count_maps(vm);
     int64_t before;
@@ -376,7 +376,7 @@ static void test_unplug(const void *data)
     vm_check_range(vm, dimm, GONE_LEN, SEED);
     before = unevictable();
     vm_start_count(vm, c->cpus, VM_AT(COUNT), COUNT_LEN);
-    vm_remove_dimm(vm, 1, 0);
+    vm_remove_dimm(vm, 0);
     vm_wait_gmem_fds(vm, 1);
     g_assert_cmpint(vm_count_maps(vm), ==, maps - 1);
     wait_unevictable(before, -(int64_t)GONE_LEN);

@@ -17,8 +17,8 @@
 #include "../guest-memfd/pattern.h"
 #include "guest-memfd/crawl.h"
 #include "guest-memfd/peer.h"
+#include "guest-memfd/plug.h"
 #include "guest-memfd/virtio.h"
-#include "guest-memfd/vm.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
@@ -298,7 +298,7 @@ static void test_unplug(const void *data)
         virtio_free(disk.driver);
         vm_do(disk.vm, "reset");
         vm_wait_ready(disk.vm);
-        vm_remove_dimm(disk.vm, i, i);
+        vm_remove_dimm(disk.vm, i);
         vm_wait_gmem_fds(disk.vm, 2 - i);
         start_driver(&disk);
     }

@@ -13,8 +13,8 @@
 #include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
+#include "guest-memfd/plug.h"
 #include "guest-memfd/virtio.h"
-#include "guest-memfd/vm.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
@@ -100,10 +100,9 @@ static void do_dimm(State *s)
 {
     int i = g_rand_int_range(s->rand, 0, DIMMS);
     g_autofree char *mem = g_strdup_printf("mem%d", i);
-    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
 
     if (s->dimm[i]) {
-        vm_remove_dimm(s->vm, i, i);
+        vm_remove_dimm(s->vm, i);
     } else {
         uint64_t addr = DIMM + i * GiB;
 
@@ -111,9 +110,7 @@ static void do_dimm(State *s)
             "'arguments': {'qom-type': 'memory-backend-guest-memfd',"
             "'id': %s, 'size': %" PRIu64 ", 'prealloc': %i}}", mem, DIMM_LEN,
             g_rand_boolean(s->rand));
-        qtest_qmp_assert_success(s->vm->qts, "{'execute': 'device_add',"
-            "'arguments': {'driver': 'pc-dimm', 'id': %s, 'memdev': %s,"
-            "'slot': %d, 'addr': %" PRIu64 "}}", dimm, mem, i, addr);
+        vm_add_dimm(s->vm, i, addr);
         listen_to_us(s);
         vm_check_zero(s->vm, addr, DIMM_LEN);
         vm_fill_range(s->vm, addr, DIMM_LEN, SEED);

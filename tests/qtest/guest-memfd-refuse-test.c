@@ -9,8 +9,8 @@
 #include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
-#include "qobject/qjson.h"
 #include "standard-headers/linux/virtio_pmem.h"
+#include "guest-memfd/plug.h"
 #include "guest-memfd/snapshot.h"
 #include "guest-memfd/virtio.h"
 #include "migration/migration-qmp.h"
@@ -31,44 +31,26 @@ static VM *start(const char *backend, const char *extra)
 #define GMEM "memory-backend-guest-memfd"
 #define MEMFD "memory-backend-memfd"
 
-static void add_backend(VM *vm, const char *properties)
+/* QEMU said so in a sentence that has these words, and the VM goes on */
+static void assert_refused(VM *vm, QDict *answer, const char *const *words)
 {
-    QDict *args = qdict_from_jsonf_nofail("{'id': 'mem0', 'size': %" PRIu64 "}",
-                                          DIMM_SIZE);
-    g_auto(GStrv) words = g_strsplit(properties, ",", 0);
+    const char *desc;
 
-    qdict_put_str(args, "qom-type", words[0]);
-    if (words[1]) {
-        qdict_put_str(args, "kvm-bind", words[1]);
-    }
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
-                             "'arguments': %p}", args);
-}
-
-#define ADD_DIMM "{'execute': 'device_add', 'arguments': {" \
-    "'driver': 'pc-dimm', 'id': 'dimm0', 'memdev': 'mem0', 'addr': %" PRIu64 "}}"
-
-/* The sentence has these words, and the VM goes on */
-static void assert_refused(VM *vm, QDict *error, const char *const *words)
-{
-    const char *desc = qdict_get_str(error, "desc");
-    g_autofree char *status = NULL;
-
+    g_assert_true(qdict_haskey(answer, "error"));
+    desc = qdict_get_str(qdict_get_qdict(answer, "error"), "desc");
     g_test_message("%s", desc);
     for (; *words; words++) {
         g_assert_nonnull(strstr(desc, *words));
     }
-    qobject_unref(error);
+    qobject_unref(answer);
     vm_fill(vm, 3);
     vm_check(vm, 3);
 }
 
-#define REFUSED(vm, words, ...) do { \
-    static const char *const words_[] = { words, NULL }; \
-    assert_refused(vm, qtest_qmp_assert_failure_ref((vm)->qts, __VA_ARGS__), \
-                   words_); \
+#define REFUSED(vm, answer, ...) do { \
+    static const char *const words_[] = { __VA_ARGS__, NULL }; \
+    assert_refused(vm, answer, words_); \
 } while (0)
-#define WORDS(...) __VA_ARGS__
 
 /* Set a migration capability that not every kernel has for a memfd */
 static bool kernel_can(VM *vm, const char *capability)
@@ -98,14 +80,15 @@ static void test_snapshot_after_plug(void)
         vm_quit(vm);
         return;
     }
-    add_backend(vm, GMEM);
+    vm_add_backend(vm, GMEM, 0, DIMM_SIZE);
     /* What is not plugged is not saved */
     qtest_qmp_assert_success(vm->qts, "{'execute': 'migrate', 'arguments': {"
                              "'uri': 'exec:cat>/dev/null'}}");
     wait_for_migration_complete(vm->qts);
-    qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
-    REFUSED(vm, WORDS("background-snapshot", "'mem0'"),
-            "{'execute': 'migrate', 'arguments': {'uri': 'exec:cat>/dev/null'}}");
+    vm_add_dimm(vm, 0, DIMM_AT);
+    REFUSED(vm, qtest_qmp(vm->qts, "{'execute': 'migrate', 'arguments': {"
+                          "'uri': 'exec:cat>/dev/null'}}"),
+            "background-snapshot", "'mem0'");
     vm_assert_bound(vm, "mem0", DIMM_SIZE);
     vm_quit(vm);
 }
@@ -133,10 +116,9 @@ static void test_dirty_rate_in_quick_succession(void)
         }));
     }
     /* A thread that left without telling RCU would keep this file for ever */
-    add_backend(vm, GMEM);
+    vm_add_backend(vm, GMEM, 0, DIMM_SIZE);
     g_assert_cmpint(vm_count_gmem_fds(vm), ==, 2);
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
-                             "'arguments': {'id': 'mem0'}}");
+    vm_del_backend(vm, 0);
     vm_wait_gmem_fds(vm, 1);
     vm_quit(vm);
 }
@@ -211,12 +193,15 @@ static void test_plug_that_cannot_be_bound(void)
     vm_faults_begin("");
     vm = start(GMEM, "");
     vm_wait_ready(vm);
-    add_backend(vm, GMEM ",on");
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
+                             "'qom-type': '" GMEM "', 'id': 'mem0',"
+                             "'size': %" PRIu64 ", 'kvm-bind': 'on'}}",
+                             DIMM_SIZE);
     vm_set_faults("bind=22");
-    REFUSED(vm, WORDS("'mem0'", "kvm-bind=auto"), ADD_DIMM, DIMM_AT);
+    REFUSED(vm, vm_try_dimm(vm, 0, DIMM_AT), "'mem0'", "kvm-bind=auto");
     g_assert_cmpint(vm_count_slots(vm, "mem0", NULL), ==, 0);
     vm_set_faults("");
-    qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
+    vm_add_dimm(vm, 0, DIMM_AT);
     vm_assert_bound(vm, "mem0", DIMM_SIZE);
     vm_fill_range(vm, DIMM_AT, DIMM_SIZE, 5);
     vm_check_range(vm, DIMM_AT, DIMM_SIZE, 5);
@@ -230,13 +215,15 @@ static void test_properties_at_run_time(void)
     VM *vm = start(GMEM, "");
 
     vm_wait_ready(vm);
-    REFUSED(vm, WORDS("KSM"), "{'execute': 'qom-set', 'arguments': {"
-            "'path': '/objects/ram0', 'property': 'merge', 'value': true}}");
-    REFUSED(vm, WORDS("guest-memfd"), "{'execute': 'qom-set', 'arguments': {"
-            "'path': '/machine', 'property': 'guest-memfd', 'value': true}}");
-    REFUSED(vm, WORDS("kvm-bind"), "{'execute': 'qom-set', 'arguments': {"
-            "'path': '/objects/ram0', 'property': 'kvm-bind',"
-            "'value': 'off'}}");
+    REFUSED(vm, qtest_qmp(vm->qts, "{'execute': 'qom-set', 'arguments': {"
+                          "'path': '/objects/ram0', 'property': 'merge',"
+                          "'value': true}}"), "KSM");
+    REFUSED(vm, qtest_qmp(vm->qts, "{'execute': 'qom-set', 'arguments': {"
+                          "'path': '/machine', 'property': 'guest-memfd',"
+                          "'value': true}}"), "guest-memfd");
+    REFUSED(vm, qtest_qmp(vm->qts, "{'execute': 'qom-set', 'arguments': {"
+                          "'path': '/objects/ram0', 'property': 'kvm-bind',"
+                          "'value': 'off'}}"), "kvm-bind");
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_quit(vm);
 }

@@ -10,8 +10,8 @@
 #include "qobject/qdict.h"
 #include "../guest-memfd/pattern.h"
 #include "guest-memfd/peer.h"
+#include "guest-memfd/plug.h"
 #include "guest-memfd/virtio.h"
-#include "guest-memfd/vm.h"
 
 #define DATA        (32 * MiB)
 #define DATA_LEN    (64 * KiB)
@@ -65,14 +65,7 @@ static void test_example(const void *data)
 
     /* A DIMM is another file */
     before = peer_ask(peer, "regions");
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments':"
-                             "{'qom-type': 'memory-backend-guest-memfd',"
-                             " 'id': 'mem1', 'size': %" PRIu64 "}}",
-                             (uint64_t)DIMM_LEN);
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add', 'arguments':"
-                             "{'driver': 'pc-dimm', 'id': 'dimm1',"
-                             " 'memdev': 'mem1', 'addr': %" PRIu64 "}}",
-                             (uint64_t)DIMM);
+    vm_plug_dimm(vm, 0, DIMM_LEN, DIMM);
     after = peer_ask(peer, "regions");
     g_assert_cmpstr(before, !=, after);
     g_assert_true(g_str_has_suffix(after, " 0x100000000+0x8000000"));
@@ -82,7 +75,7 @@ static void test_example(const void *data)
     g_assert_true(g_str_has_prefix(nothing, "error no memory"));
 
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
-    vm_assert_bound(vm, "mem1", DIMM_LEN);
+    vm_assert_bound(vm, "mem0", DIMM_LEN);
 
     /* Nobody would know what the peer writes meanwhile */
     error = qtest_qmp(vm->qts, "{'execute': 'migrate', 'arguments':"

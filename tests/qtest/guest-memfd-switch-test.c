@@ -11,7 +11,7 @@
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 #include "guest-memfd/file.h"
-#include "guest-memfd/vm.h"
+#include "guest-memfd/plug.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
@@ -191,19 +191,12 @@ static void test_stopped(void)
     assert_still_logged(vm);
 
     /* A DIMM comes and goes meanwhile, and the machine is reset */
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
-                             "'qom-type': 'memory-backend-guest-memfd',"
-                             "'id': 'mem0', 'size': %" PRIu64 "}}",
-                             (uint64_t)(300 * MiB));
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add', 'arguments': {"
-                             "'driver': 'pc-dimm', 'id': 'dimm0',"
-                             "'memdev': 'mem0', 'addr': %" PRIu64 "}}",
-                             (uint64_t)DIMM_AT);
+    vm_plug_dimm(vm, 0, 300 * MiB, DIMM_AT);
     vm_assert_bound(vm, "mem0", 300 * MiB);
     assert_still_logged(vm);
     qtest_writeq(vm->qts, DIMM_AT, 42);
     qmp(vm, "system_reset");
-    vm_remove_dimm(vm, 0, 0);
+    vm_remove_dimm(vm, 0);
     assert_still_logged(vm);
 
     qmp(vm, "cont");
@@ -284,15 +277,8 @@ static void test_unchanged(void)
     }
 #endif
     for (int i = 0; i < 3; i++) {
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
-                                 "'arguments': {'qom-type':"
-                                 "'memory-backend-guest-memfd', 'id': 'mem0',"
-                                 "'size': %" PRIu64 "}}", (uint64_t)(64 * MiB));
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
-                                 "'arguments': {'driver': 'pc-dimm',"
-                                 "'id': 'dimm0', 'memdev': 'mem0', 'addr': %"
-                                 PRIu64 "}}", (uint64_t)DIMM_AT);
-        vm_remove_dimm(vm, 0, 0);
+        vm_plug_dimm(vm, 0, 64 * MiB, DIMM_AT);
+        vm_remove_dimm(vm, 0);
         vm_do(vm, "reset");
         vm_wait_ready(vm);
     }
@@ -520,20 +506,6 @@ static void test_late_log(void)
     vm_quit(src);
 }
 
-static void plug(VM *vm, const char *type, int i)
-{
-    g_autofree char *mem = g_strdup_printf("mem%d", i);
-    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
-
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
-                             "'qom-type': %s, 'id': %s, 'size': %" PRIu64 "}}",
-                             type, mem, (uint64_t)(64 * MiB));
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add', 'arguments': {"
-                             "'driver': 'pc-dimm', 'id': %s, 'memdev': %s,"
-                             "'addr': %" PRIu64 "}}", dimm, mem,
-                             (uint64_t)DIMM_AT);
-}
-
 /*
  * KVM keeps a memslot that must go: the VM is stopped.  What is plugged there
  * is held back, and the VM can still be saved.
@@ -545,11 +517,12 @@ static void test_kept(void)
 
     start_late(&c, &vm, &other);
     vm_quit(other);
-    plug(vm, "memory-backend-guest-memfd", 0);
+    vm_plug_dimm(vm, 0, 64 * MiB, DIMM_AT);
     vm_set_faults("delete=12");
-    vm_remove_dimm(vm, 0, 0);
+    vm_remove_dimm(vm, 0);
     VM_WAIT(vm_has_status(vm, "internal-error"));
-    plug(vm, "memory-backend-memfd", 1);
+    vm_add_backend(vm, "memory-backend-memfd", 1, 64 * MiB);
+    vm_add_dimm(vm, 1, DIMM_AT);
     migrate_qmp(vm->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
     wait_for_migration_complete(vm->qts);
     vm_faults_end();

@@ -442,50 +442,6 @@ static void test_two_vms(void)
     vm_quit(b);
 }
 
-/* Hotplug */
-
-static void test_dimm(const void *data)
-{
-    const VMKind *kind = data;
-    const uint64_t dimm = 4 * GiB, size = 16 * MiB;
-    VM *vm = vm_start("-machine %s,memory-backend=ram0 -smp %d -m " VM_RAM
-                      ",slots=2,maxmem=1G " VM_BACKEND,
-                      kind->machine, kind->cpus);
-    int fds;
-
-    vm_wait_ready(vm);
-    fds = vm_count_gmem_fds(vm);
-    for (int i = 0; i < 5; i++) {
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
-            "'arguments': {'qom-type': 'memory-backend-guest-memfd',"
-            "'id': 'mem1', 'size': %" PRIu64 "}}", size);
-        g_assert_cmpint(vm_info_number(vm, "mem1", "bound"), ==, 0);
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
-            "'arguments': {'driver': 'pc-dimm', 'id': 'dimm1',"
-            "'memdev': 'mem1', 'addr': %" PRIu64 "}}", dimm);
-        vm_assert_bound(vm, "mem1", size);
-
-        vm_check_zero(vm, dimm, size);
-        vm_fill_range(vm, dimm, size, 8);
-        vm_check_range(vm, dimm, size, 8);
-
-        /* in use */
-        qobject_unref(qtest_qmp_assert_failure_ref(vm->qts,
-            "{'execute': 'object-del', 'arguments': {'id': 'mem1'}}"));
-
-        qtest_qmp_assert_success(vm->qts,
-            "{'execute': 'device_del', 'arguments': {'id': 'dimm1'}}");
-        vm_eject_dimm(vm, 0);
-        qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
-        g_assert_cmpint(vm_info_number(vm, "mem1", "bound"), ==, 0);
-        qtest_qmp_assert_success(vm->qts,
-            "{'execute': 'object-del', 'arguments': {'id': 'mem1'}}");
-        g_assert_false(vm_info_exists(vm, "mem1"));
-        vm_wait_gmem_fds(vm, fds);
-    }
-    vm_quit(vm);
-}
-
 /* The file */
 
 static void test_cloexec(void)
@@ -569,7 +525,6 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/execute", test_execute);
     qtest_add_func("/guest-memfd/two-backends", test_two_backends);
     qtest_add_func("/guest-memfd/two-vms", test_two_vms);
-    vm_add_tests("dimm", test_dimm);
     qtest_add_func("/guest-memfd/cloexec", test_cloexec);
     qtest_add_func("/guest-memfd/exit-frees-memory", test_exit_frees_memory);
     if (g_str_equal(qtest_get_arch(), "x86_64")) {

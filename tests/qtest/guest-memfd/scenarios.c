@@ -10,6 +10,7 @@
 #include "../../guest-memfd/pattern.h"
 #include "../migration/migration-qmp.h"
 #include "../migration/migration-util.h"
+#include "plug.h"
 #include "scenarios.h"
 
 /* Between them are the rings of drivers, before them what PAM opens */
@@ -160,22 +161,29 @@ bool swept_is_as_new(const Scenario *s, SweptVM *swept)
 }
 
 /* Returns: false if QEMU refused, in a sentence */
+static bool is_done(SweptVM *swept, QDict *answer)
+{
+    bool done = qdict_haskey(answer, "return");
+
+    if (!done) {
+        g_test_message("refused: %s",
+                       qdict_get_str(qdict_get_qdict(answer, "error"), "desc"));
+        swept->refused++;
+    }
+    qobject_unref(answer);
+    return done;
+}
+
 G_GNUC_PRINTF(3, 0)
 static bool try(SweptVM *swept, VM *vm, const char *fmt, ...)
 {
-    g_autoptr(QDict) rsp = NULL;
+    QDict *answer;
     va_list ap;
 
     va_start(ap, fmt);
-    rsp = qtest_vqmp(vm->qts, fmt, ap);
+    answer = qtest_vqmp(vm->qts, fmt, ap);
     va_end(ap);
-    if (qdict_haskey(rsp, "return")) {
-        return true;
-    }
-    g_test_message("refused: %s",
-                   qdict_get_str(qdict_get_qdict(rsp, "error"), "desc"));
-    swept->refused++;
-    return false;
+    return is_done(swept, answer);
 }
 
 /*
@@ -195,17 +203,11 @@ static bool add_backend(const Scenario *s, SweptVM *swept)
                (uint64_t)DIMM_LEN, strstr(s->name, "bind-on") ? "on" : "auto");
 }
 
-static void del_backend(SweptVM *swept)
-{
-    qtest_qmp_assert_success(swept->vm->qts, "{'execute': 'object-del',"
-                             "'arguments': {'id': 'mem0'}}");
-}
-
 static void object(const Scenario *s, SweptVM *swept)
 {
     for (int i = 0; i < 2; i++) {
         if (add_backend(s, swept)) {
-            del_backend(swept);
+            vm_del_backend(swept->vm, 0);
         }
     }
 }
@@ -218,16 +220,14 @@ static bool plug(const Scenario *s, SweptVM *swept)
     if (!add_backend(s, swept)) {
         return false;
     }
-    if (!try(swept, vm, "{'execute': 'device_add', 'arguments': {"
-             "'driver': 'pc-dimm', 'id': 'dimm0', 'memdev': 'mem0',"
-             "'addr': %" PRIu64 "}}", (uint64_t)DIMM_AT)) {
-        del_backend(swept);
+    if (!is_done(swept, vm_try_dimm(vm, 0, DIMM_AT))) {
+        vm_del_backend(vm, 0);
         return false;
     }
     vm_fill_range(vm, DIMM_AT, DIMM_LEN, 2);
     vm_check_range(vm, DIMM_AT, DIMM_LEN, 2);
     if (!vm->stopped) {
-        vm_remove_dimm(vm, 0, 0);
+        vm_remove_dimm(vm, 0);
     }
     return true;
 }

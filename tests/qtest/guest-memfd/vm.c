@@ -15,18 +15,6 @@
 #include "qobject/qlist.h"
 #include "vm.h"
 
-/* The controller of DIMMs: an I/O port, or memory */
-#ifdef HOST_AARCH64
-#define DIMM_OUT(size)      qtest_write##size
-#define DIMM_CONTROLLER     0x9070000
-#else
-#define DIMM_OUT(size)      qtest_out##size
-#define DIMM_CONTROLLER     0xa00
-#endif
-#define DIMM_SELECT         (DIMM_CONTROLLER + 0x00)
-#define DIMM_CONTROL        (DIMM_CONTROLLER + 0x14)
-#define DIMM_EJECT          8
-
 const VMKind vm_kinds[] = {
 #ifdef HOST_AARCH64
     { "virt", "virt", 1 }, { "virt-smp", "virt", 4 },
@@ -526,25 +514,6 @@ void vm_stop_count(VM *vm)
     VM_WAIT(qtest_readq(vm->qts, vm->count) >= 2);
     answer = vm_command(vm, "stop");
     g_assert_true(g_str_has_prefix(answer, "passes="));
-}
-
-void vm_eject_dimm(VM *vm, int slot)
-{
-    DIMM_OUT(l)(vm->qts, DIMM_SELECT, slot);
-    DIMM_OUT(b)(vm->qts, DIMM_CONTROL, DIMM_EJECT);
-}
-
-void vm_remove_dimm(VM *vm, int i, int slot)
-{
-    g_autofree char *mem = g_strdup_printf("mem%d", i);
-    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
-
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
-                             "'arguments': {'id': %s}}", dimm);
-    vm_eject_dimm(vm, slot);
-    qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
-                             "'arguments': {'id': %s}}", mem);
 }
 
 bool vm_socket_listens(const char *path)

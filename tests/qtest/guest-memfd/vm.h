@@ -156,14 +156,6 @@ char *vm_fail(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 void vm_start_count(VM *vm, int cpus, uint64_t start, uint64_t len);
 void vm_stop_count(VM *vm);
 
-/*
- * What a guest's ACPI code does when it is asked to give up the DIMM in a
- * memory slot.  From the host, so that the payload can go on with its work.
- */
-void vm_eject_dimm(VM *vm, int slot);
-/* Unplug DIMM "dimm@i" from that slot, and delete its backend "mem@i" */
-void vm_remove_dimm(VM *vm, int i, int slot);
-
 /* Files that QEMU has open whose link contains "kvm-gmem" */
 int vm_count_gmem_fds(VM *vm);
 /* ... soon: a RAMBlock closes its file after an RCU grace period */
