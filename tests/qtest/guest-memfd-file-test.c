@@ -1,7 +1,7 @@
 /*
  * What the kernel says of a guest_memfd, and what QEMU makes of it
  *
- * Each test is named after a case of Linux's own
+ * Each test in selftest/ is named after a case of Linux's own
  * tools/testing/selftests/kvm/guest_memfd_test.c.  It shows that the file
  * which QEMU has open behaves like that, or what QEMU does where that counts.
  *
@@ -301,6 +301,23 @@ static void test_collapse(void)
     stop(&f);
 }
 
+/* A program that QEMU starts does not get the file */
+static void test_cloexec(void)
+{
+    Fixture f = start("");
+    g_autoptr(GArray) fds = vm_list_fds(f.vm, VM_GMEM_LINK);
+    g_autofree char *path = NULL, *text = NULL;
+    unsigned flags;
+
+    g_assert_cmpint(fds->len, ==, 1);
+    path = g_strdup_printf("/proc/%d/fdinfo/%d", (int)qtest_pid(f.vm->qts),
+                           g_array_index(fds, int, 0));
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    g_assert_cmpint(sscanf(strstr(text, "flags:"), "flags: %o", &flags), ==, 1);
+    g_assert_cmphex(flags & O_CLOEXEC, ==, O_CLOEXEC);
+    stop(&f);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -331,5 +348,6 @@ int main(int argc, char **argv)
 
         qtest_add_func(path, tests[i].func);
     }
+    qtest_add_func("/guest-memfd/file/cloexec", test_cloexec);
     return g_test_run();
 }

@@ -444,35 +444,6 @@ static void test_two_vms(void)
 
 /* The file */
 
-static void test_cloexec(void)
-{
-    VM *vm = start(VM_TYPE, "");
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd",
-                                            (int)qtest_pid(vm->qts));
-    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
-    const char *name;
-    int found = 0;
-
-    while ((name = g_dir_read_name(dir))) {
-        g_autofree char *link = g_build_filename(path, name, NULL);
-        g_autofree char *target = g_file_read_link(link, NULL);
-        g_autofree char *info = g_strdup_printf("/proc/%d/fdinfo/%s",
-                                                (int)qtest_pid(vm->qts), name);
-        g_autofree char *text = NULL;
-        unsigned flags;
-
-        if (target && strstr(target, "kvm-gmem")) {
-            g_assert_true(g_file_get_contents(info, &text, NULL, NULL));
-            g_assert_cmpint(sscanf(strstr(text, "flags:"), "flags: %o",
-                                   &flags), ==, 1);
-            g_assert_cmphex(flags & O_CLOEXEC, ==, O_CLOEXEC);
-            found++;
-        }
-    }
-    g_assert_cmpint(found, ==, 1);
-    vm_quit(vm);
-}
-
 static int64_t unevictable_kib(void)
 {
     g_autofree char *text = NULL;
@@ -525,7 +496,6 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/execute", test_execute);
     qtest_add_func("/guest-memfd/two-backends", test_two_backends);
     qtest_add_func("/guest-memfd/two-vms", test_two_vms);
-    qtest_add_func("/guest-memfd/cloexec", test_cloexec);
     qtest_add_func("/guest-memfd/exit-frees-memory", test_exit_frees_memory);
     if (g_str_equal(qtest_get_arch(), "x86_64")) {
         qtest_add_func("/guest-memfd/fault/poison", test_fault_poison);

@@ -449,22 +449,32 @@ void vm_wait_settled(VM *vm, const char *id)
             !vm_count_slots(vm, id, "switching"));
 }
 
-int vm_count_gmem_fds(VM *vm)
+GArray *vm_list_fds(VM *vm, const char *text)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/fd",
                                             (int)qtest_pid(vm->qts));
     g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    GArray *fds = g_array_new(false, false, sizeof(int));
     const char *name;
-    int n = 0;
 
     g_assert(dir);
     while ((name = g_dir_read_name(dir))) {
         g_autofree char *link = g_build_filename(path, name, NULL);
         g_autofree char *target = g_file_read_link(link, NULL);
+        int fd = atoi(name);
 
-        n += target && strstr(target, "kvm-gmem");
+        if (target && strstr(target, text)) {
+            g_array_append_val(fds, fd);
+        }
     }
-    return n;
+    return fds;
+}
+
+int vm_count_gmem_fds(VM *vm)
+{
+    g_autoptr(GArray) fds = vm_list_fds(vm, VM_GMEM_LINK);
+
+    return fds->len;
 }
 
 void vm_wait_gmem_fds(VM *vm, int n)
@@ -539,7 +549,7 @@ int vm_count_maps(VM *vm)
     int n = 0;
 
     g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    for (char *at = text; (at = strstr(at, "kvm-gmem")); at++) {
+    for (char *at = text; (at = strstr(at, VM_GMEM_LINK)); at++) {
         n++;
     }
     return n;

@@ -156,7 +156,11 @@ char *vm_fail(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 void vm_start_count(VM *vm, int cpus, uint64_t start, uint64_t len);
 void vm_stop_count(VM *vm);
 
-/* Files that QEMU has open whose link contains "kvm-gmem" */
+#define VM_GMEM_LINK "kvm-gmem"
+
+/* Descriptors of QEMU whose link in /proc has @text in it; "" for all */
+GArray *vm_list_fds(VM *vm, const char *text);
+/* How many of them are guest_memfds */
 int vm_count_gmem_fds(VM *vm);
 /* ... soon: a RAMBlock closes its file after an RCU grace period */
 void vm_wait_gmem_fds(VM *vm, int n);
