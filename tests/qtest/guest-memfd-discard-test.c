@@ -1,5 +1,5 @@
 /*
- * guest_memfd RAM that goes back to the host: balloon, virtio-mem, unplug
+ * guest_memfd RAM that goes back to the host: balloon, virtio-mem, unplug, exit
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -384,6 +384,19 @@ static void test_unplug(const void *data)
     vm_quit(vm);
 }
 
+/* ... and that of the VM with QEMU */
+static void test_exit(void)
+{
+    int64_t before = unevictable();
+    VM *vm = vm_start("-machine " VM_TYPE ",memory-backend=big -m 1G -object "
+                      "memory-backend-guest-memfd,id=big,size=1G,prealloc=on");
+
+    vm_wait_ready(vm);
+    wait_unevictable(before, GiB);
+    vm_quit(vm);
+    wait_unevictable(before + GiB, -(int64_t)GiB);
+}
+
 int main(int argc, char **argv)
 {
     if (!vm_test_init(&argc, &argv)) {
@@ -398,5 +411,6 @@ int main(int argc, char **argv)
     vm_add_tests("discard/virtio-mem-migrate", test_virtio_mem_migrate);
     vm_add_tests("discard/virtio-mem-prealloc", test_virtio_mem_prealloc);
     vm_add_tests("discard/unplug", test_unplug);
+    qtest_add_func("/guest-memfd/discard/exit", test_exit);
     return g_test_run();
 }

@@ -442,31 +442,6 @@ static void test_two_vms(void)
     vm_quit(b);
 }
 
-/* The file */
-
-static int64_t unevictable_kib(void)
-{
-    g_autofree char *text = NULL;
-
-    g_assert_true(g_file_get_contents("/proc/meminfo", &text, NULL, NULL));
-    return g_ascii_strtoll(strstr(text, "Unevictable:") + 12, NULL, 0);
-}
-
-/* The pages of a guest_memfd are unevictable: they must go with the process */
-static void test_exit_frees_memory(void)
-{
-    const int64_t kib = MiB;    /* of 1 GiB: more than other tests' noise */
-    int64_t before = unevictable_kib(), during;
-    VM *vm = vm_start("-machine " VM_TYPE ",memory-backend=big -m 1G -object "
-                      "memory-backend-guest-memfd,id=big,size=1G,prealloc=on");
-
-    vm_wait_ready(vm);
-    during = unevictable_kib();
-    g_assert_cmpint(during - before, >, kib / 2);
-    vm_quit(vm);
-    VM_WAIT(unevictable_kib() - before < kib / 2);
-}
-
 int main(int argc, char **argv)
 {
     if (!vm_test_init(&argc, &argv)) {
@@ -496,7 +471,6 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/execute", test_execute);
     qtest_add_func("/guest-memfd/two-backends", test_two_backends);
     qtest_add_func("/guest-memfd/two-vms", test_two_vms);
-    qtest_add_func("/guest-memfd/exit-frees-memory", test_exit_frees_memory);
     if (g_str_equal(qtest_get_arch(), "x86_64")) {
         qtest_add_func("/guest-memfd/fault/poison", test_fault_poison);
         vm_add_tests("pam-resets", test_pam_resets);
