@@ -430,6 +430,40 @@ static const Late late[] = {
     { "dirty-ring", ",dirty-ring-size=4096", "", "delete=12" },
 };
 
+/* PAM opens and closes shadow RAM below 1 MiB; resets go in between */
+static void test_pam_resets(const void *data)
+{
+    const VMKind *c = data;
+    VM *vm = vm_start("-machine %s,memory-backend=ram0 -smp %d -m " VM_RAM " "
+                      VM_BACKEND, c->machine, c->cpus);
+    uint64_t open, closed;
+
+    vm_wait_ready(vm);
+    vm_do(vm, "pam on");
+    vm_fill(vm, 5);
+    vm_fill_range(vm, 0xc0000, 0x40000, 6);
+    open = vm_info_number(vm, "ram0", "bound");
+    vm_do(vm, "pam off");
+    closed = vm_info_number(vm, "ram0", "bound");
+    g_assert_cmpint(open - closed, >=, 128 * KiB);
+
+    for (int i = 0; i < 20; i++) {
+        vm_do(vm, i % 2 ? "pam on" : "pam off");
+        qmp(vm, "system_reset");
+        qtest_qmp_eventwait(vm->qts, "RESET");
+        vm_wait_ready(vm);
+        vm_do(vm, "pam off");
+        g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, closed);
+        vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+        vm_do(vm, "pam on");
+        g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, open);
+        vm_check_range(vm, 0xc0000, 0x40000, 6);
+        vm_check_range(vm, 0x200000, 0x100000, 5);
+    }
+    vm_check_range(vm, 0x200000, VM_RAM_SIZE - 2 * MiB, 5);
+    vm_quit(vm);
+}
+
 /* RAM at 0xd0000 to 0xd7fff shows, or not: one change of one register of q35 */
 static void set_pam(VM *vm, bool on)
 {
@@ -566,6 +600,7 @@ int main(int argc, char **argv)
     qtest_add_data_func("/guest-memfd/switch/prepared/dirty-rate", "dirty-rate",
                         test_prepared);
 #ifndef HOST_AARCH64
+    vm_add_tests("switch/pam-resets", test_pam_resets);
     qtest_add_func("/guest-memfd/switch/late-log", test_late_log);
     qtest_add_func("/guest-memfd/switch/kept", test_kept);
     for (int i = 0; i < ARRAY_SIZE(late); i++) {

@@ -371,37 +371,6 @@ static void test_execute(void)
     vm_quit(vm);
 }
 
-/* PAM opens and closes shadow RAM below 1 MiB; resets go in between */
-static void test_pam_resets(const void *kind)
-{
-    VM *vm = start_kind(kind);
-    uint64_t open, closed;
-
-    vm_do(vm, "pam on");
-    vm_fill(vm, 5);
-    vm_fill_range(vm, 0xc0000, 0x40000, 6);
-    open = vm_info_number(vm, "ram0", "bound");
-    vm_do(vm, "pam off");
-    closed = vm_info_number(vm, "ram0", "bound");
-    g_assert_cmpint(open - closed, >=, 128 * KiB);
-
-    for (int i = 0; i < 20; i++) {
-        vm_do(vm, i % 2 ? "pam on" : "pam off");
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'system_reset'}");
-        qtest_qmp_eventwait(vm->qts, "RESET");
-        vm_wait_ready(vm);
-        vm_do(vm, "pam off");
-        g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, closed);
-        vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
-        vm_do(vm, "pam on");
-        g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, open);
-        vm_check_range(vm, 0xc0000, 0x40000, 6);
-        vm_check_range(vm, 0x200000, 0x100000, 5);
-    }
-    vm_check_range(vm, 0x200000, VM_RAM_SIZE - 2 * MiB, 5);
-    vm_quit(vm);
-}
-
 /* Several files, several VMs */
 
 static void test_two_backends(void)
@@ -473,7 +442,6 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/two-vms", test_two_vms);
     if (g_str_equal(qtest_get_arch(), "x86_64")) {
         qtest_add_func("/guest-memfd/fault/poison", test_fault_poison);
-        vm_add_tests("pam-resets", test_pam_resets);
     }
 
     return g_test_run();
