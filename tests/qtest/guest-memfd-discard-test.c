@@ -149,7 +149,7 @@ static void test_hint(const void *data)
     balloon_hint(driver, VM_AT(GONE), GONE_LEN);
     g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==,
                     1);
-    vm_assert_hva(src, "ram0", "dirty-log");
+    vm_assert_unbound(src, "ram0", "dirty-log");
 
     /* All of it, before a guest that starves has counted in any */
     vm_fill_range(src, VM_AT(taken), COUNT_LEN, SEED + 1);
@@ -265,12 +265,12 @@ static void test_virtio_mem_memslots(const void *data)
         virtio_mem_plug(driver, base + (i - 1) * GiB, len);
         vm_fill_range(vm, base + (i - 1) * GiB, len, SEED);
         g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, i * GiB);
-        vm_assert_no_hva(vm, "vmem");
+        vm_assert_slots_bound(vm, "vmem");
     }
     for (int i = slots - 1; i > 0; i--) {
         virtio_mem_unplug(driver, base + i * GiB, len);
         g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, i * GiB);
-        vm_assert_no_hva(vm, "vmem");
+        vm_assert_slots_bound(vm, "vmem");
         vm_check_range(vm, base + (i - 1) * GiB, len, SEED);
     }
     virtio_free(driver);

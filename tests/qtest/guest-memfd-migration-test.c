@@ -65,7 +65,7 @@ static void assert_at_rest(VM *vm, const Case *c, const char *backend)
     }
     vm_wait_settled(vm, "ram0");
     if (c->bind_off) {
-        vm_assert_hva(vm, "ram0", "disabled");
+        vm_assert_unbound(vm, "ram0", "disabled");
     } else {
         vm_assert_bound(vm, "ram0", RAM_SIZE);
     }
@@ -73,7 +73,7 @@ static void assert_at_rest(VM *vm, const Case *c, const char *backend)
 
 static void assert_logging(VM *vm, const Case *c)
 {
-    vm_assert_hva(vm, "ram0", c->bind_off ? "disabled" : "dirty-log");
+    vm_assert_unbound(vm, "ram0", c->bind_off ? "disabled" : "dirty-log");
 }
 
 static void start_counting(VM *vm, const Case *c)

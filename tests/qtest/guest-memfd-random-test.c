@@ -303,11 +303,11 @@ static uint64_t number_from_env(const char *name, uint64_t otherwise)
     return number;
 }
 
-static void assert_no_hva(State *s, const char *id)
+static void assert_slots_bound(State *s, const char *id)
 {
     if (vm_info_exists(s->vm, id)) {
         vm_wait_settled(s->vm, id);
-        vm_assert_no_hva(s->vm, id);
+        vm_assert_slots_bound(s->vm, id);
     }
 }
 
@@ -344,9 +344,9 @@ static void test_random(const void *machine)
         ops[op].run(&s);
         /* QEMU ends dirty logging when the VM runs */
         if (!s.stopped && !is_measuring(&s)) {
-            assert_no_hva(&s, "ram0");
-            assert_no_hva(&s, "vmem");
-            assert_no_hva(&s, "mem0");
+            assert_slots_bound(&s, "ram0");
+            assert_slots_bound(&s, "vmem");
+            assert_slots_bound(&s, "mem0");
         }
     }
 

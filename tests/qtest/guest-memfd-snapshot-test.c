@@ -41,7 +41,7 @@ static void assert_at_rest(VM *vm, const Case *c)
 {
     vm_wait_settled(vm, "ram0");
     if (c->bind) {
-        vm_assert_hva(vm, "ram0", "disabled");
+        vm_assert_unbound(vm, "ram0", "disabled");
     } else {
         vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     }

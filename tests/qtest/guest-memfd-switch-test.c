@@ -70,7 +70,7 @@ static void start_logging(VM *vm)
     while (read_ram_property_int(vm->qts, "dirty-sync-count") < 1) {
         g_usleep(1000);
     }
-    vm_assert_hva(vm, "ram0", "dirty-log");
+    vm_assert_unbound(vm, "ram0", "dirty-log");
 }
 
 static void stop_logging(VM *vm)
@@ -82,7 +82,7 @@ static void stop_logging(VM *vm)
 /* QEMU ends the log of a VM that is stopped when that goes on */
 static void assert_still_logged(VM *vm)
 {
-    vm_assert_hva(vm, "ram0", "dirty-log");
+    vm_assert_unbound(vm, "ram0", "dirty-log");
 }
 
 static void qmp(VM *vm, const char *command)
@@ -415,7 +415,7 @@ static void test_late_delete(const void *data)
     vm_write64(src, word, 0x2222);
     vm_set_faults("");
     vm_do(src, "pam on");
-    vm_assert_hva(src, "ram0", "dirty-log");
+    vm_assert_unbound(src, "ram0", "dirty-log");
     migrate_to_end(src, dst);
     vm_faults_end();
     g_assert_cmphex(vm_read64(dst, word), ==, 0x2222);

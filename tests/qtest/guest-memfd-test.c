@@ -135,7 +135,7 @@ static void test_properties(void)
         g_assert_cmpstr(value->str, ==, rows[i].expect);
         qobject_unref(rsp);
         if (strstr(rows[i].set, "kvm-bind=off")) {
-            vm_assert_hva(vm, "ram0", "disabled");
+            vm_assert_unbound(vm, "ram0", "disabled");
         } else {
             vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
         }
@@ -229,7 +229,7 @@ static void test_bind_refused_auto(void)
     vm = start(VM_TYPE, "");
     vm_faults_end();
 
-    vm_assert_hva(vm, "ram0", "refused");
+    vm_assert_unbound(vm, "ram0", "refused");
     vm_fill_range(vm, MIDDLE, PART, 3);
     vm_check_range(vm, MIDDLE, PART, 3);
     vm_quit(vm);

@@ -428,14 +428,14 @@ void vm_assert_bound(VM *vm, const char *id, uint64_t size)
                     size - hidden_bytes(info));
 }
 
-void vm_assert_no_hva(VM *vm, const char *id)
+void vm_assert_slots_bound(VM *vm, const char *id)
 {
     g_autoptr(QDict) info = vm_info(vm, id);
 
     assert_state(info, "bound");
 }
 
-void vm_assert_hva(VM *vm, const char *id, const char *state)
+void vm_assert_unbound(VM *vm, const char *id, const char *state)
 {
     g_autoptr(QDict) info = vm_info(vm, id);
 

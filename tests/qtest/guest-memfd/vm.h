@@ -145,9 +145,9 @@ void vm_wait_settled(VM *vm, const char *id);
 /* All RAM that the guest can see is bound, and no byte is only mapped */
 void vm_assert_bound(VM *vm, const char *id, uint64_t size);
 /* ... whatever its size is: what it has of slots is bound */
-void vm_assert_no_hva(VM *vm, const char *id);
+void vm_assert_slots_bound(VM *vm, const char *id);
 /* No RAM is bound, and the reason is @state */
-void vm_assert_hva(VM *vm, const char *id, const char *state);
+void vm_assert_unbound(VM *vm, const char *id, const char *state);
 
 /* Start a VM that must fail with exit status 1; what it wrote to stderr */
 char *vm_fail(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
