@@ -224,6 +224,7 @@ if ARCH == 'x86_64':
     case('vhost/net', 'net-test', 'net/vhost')(qtest)
 case('qtest/savevm', 'snapshot-test', 'snapshot/save-and-load/4-cpus')(qtest)
 KIND = {'x86_64': 'q35', 'aarch64': 'virt-smp'}[ARCH]
+case('qtest/dimm', 'hotplug-test', f'hotplug/dimm/{KIND}')(qtest)
 case('qtest/hotplug', 'hotplug-test', f'hotplug/mixed/{KIND}')(qtest)
 case('qtest/cpr', 'cpr-test', f'cpr/transfer/{KIND}')(qtest)
 

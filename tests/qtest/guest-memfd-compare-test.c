@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
-#include "guest-memfd/vm.h"
+#include "guest-memfd/plug.h"
 #include "migration/migration-qmp.h"
 
 enum { ANON, MEMFD, GMEM, BACKENDS };
@@ -36,8 +36,8 @@ static VM *start(int backend, const char *args)
 
 static void use(VM *vm)
 {
-    vm_do(vm, "fillr 0x4000000 0x1000000 8");
-    vm_do(vm, "checkr 0x4000000 0x1000000 8");
+    vm_fill_range(vm, 0x4000000, 0x1000000, 8);
+    vm_check_range(vm, 0x4000000, 0x1000000, 8);
 }
 
 /* Does QEMU start with these options? */
@@ -148,15 +148,11 @@ static void test_dimm(void)
     for (int i = 0; i < BACKENDS; i++) {
         VM *vm = start(i, "");
 
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
-            "'arguments': {'qom-type': %s, 'id': 'mem1',"
-            "'size': 33554432}}", types[i]);
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
-            "'arguments': {'driver': 'pc-dimm', 'id': 'dimm1',"
-            "'memdev': 'mem1', 'addr': 4294967296}}");
-        vm_do(vm, "fillr 0x100000000 0x2000000 8");
-        vm_do(vm, "checkr 0x100000000 0x2000000 8");
-        vm_remove_dimm(vm, 1, 0);
+        vm_add_backend(vm, types[i], 0, 32 * MiB);
+        vm_add_dimm(vm, 0, 4 * GiB);
+        vm_fill_range(vm, 0x100000000, 0x2000000, 8);
+        vm_check_range(vm, 0x100000000, 0x2000000, 8);
+        vm_remove_dimm(vm, 0);
         vm_quit(vm);
     }
 }

@@ -10,7 +10,7 @@
 #include "qemu/sockets.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
-#include "guest-memfd/vm.h"
+#include "guest-memfd/plug.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
@@ -26,8 +26,8 @@ static char *vm_args(const VMKind *c, const char *extra)
 {
     return g_strdup_printf("-machine %s,memory-backend=ram0,aux-ram-share=on "
                            "-m " VM_RAM ",slots=2,maxmem=1G -smp %d " VM_BACKEND
-                           " -object memory-backend-guest-memfd,id=mem1,"
-                           "size=64M -device pc-dimm,memdev=mem1,id=dimm1,"
+                           " -object memory-backend-guest-memfd,id=mem0,"
+                           "size=64M -device pc-dimm,memdev=mem0,id=dimm0,"
                            "addr=0x100000000 %s", c->machine, c->cpus, extra);
 }
 
@@ -84,7 +84,7 @@ static void transfer(VM *vm, const char *main_path, const char *cpr)
 
 static void start_guest(VM *vm, const VMKind *c)
 {
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 6", DIMM, DIMM_LEN);
+    vm_fill_range(vm, DIMM, DIMM_LEN, 6);
     vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
 }
 
@@ -92,13 +92,8 @@ static void start_guest(VM *vm, const VMKind *c)
 static void replace_dimm(VM *vm)
 {
     vm_wait_ready(vm);
-    vm_remove_dimm(vm, 1, 0);
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
-        "'arguments': {'qom-type': 'memory-backend-guest-memfd',"
-        "'id': 'mem1', 'size': %" PRIu64 "}}", DIMM_LEN);
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
-        "'arguments': {'driver': 'pc-dimm', 'id': 'dimm1', 'memdev': 'mem1',"
-        "'addr': %" PRIu64 "}}", DIMM);
+    vm_remove_dimm(vm, 0);
+    vm_plug_dimm(vm, 0, DIMM_LEN, DIMM);
     vm_wait_gmem_fds(vm, 2);
 }
 
@@ -106,7 +101,7 @@ static void check_guest(VM *vm)
 {
     vm->count = COUNT;
     vm_stop_count(vm);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 6", DIMM, DIMM_LEN);
+    vm_check_range(vm, DIMM, DIMM_LEN, 6);
 }
 
 static void wait_running(VM *vm)
@@ -127,7 +122,7 @@ static void wait_running(VM *vm)
 static void assert_bound(VM *vm)
 {
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
-    vm_assert_bound(vm, "mem1", DIMM_LEN);
+    vm_assert_bound(vm, "mem0", DIMM_LEN);
 }
 
 /* That the first file came, and was not created, is all the same to KVM */
@@ -164,8 +159,8 @@ static void test_transfer(const void *data)
     vm_quit(first);
 
     /* KVM binds a file to the VM that created it, which this is not */
-    vm_assert_hva(second, "ram0", "other-vm");
-    vm_assert_hva(second, "mem1", "other-vm");
+    vm_assert_unbound(second, "ram0", "other-vm");
+    vm_assert_unbound(second, "mem0", "other-vm");
     g_assert_cmpint(vm_count_gmem_fds(second), ==, 2);
     assert_prepared();
     second->serial = connect_to(serial);
@@ -271,7 +266,7 @@ static void reboot_vm(const VMKind *c, bool ignore_shared)
     /* Whatever its mode, a migration that is over leaves bound memory */
     qtest_qmp_assert_success(first->qts, "{'execute': 'cont'}");
     vm_wait_settled(first, "ram0");
-    vm_wait_settled(first, "mem1");
+    vm_wait_settled(first, "mem0");
     assert_bound(first);
     vm_quit(first);
 

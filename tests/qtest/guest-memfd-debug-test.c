@@ -26,7 +26,7 @@ static VM *start(const char *machine, const char *extra)
                       VM_BACKEND " %s", machine, extra);
 
     vm_wait_ready(vm);
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", AT, LEN, SEED);
+    vm_fill_range(vm, AT, LEN, SEED);
     return vm;
 }
 
@@ -257,7 +257,7 @@ static void test_gdb_memory(void)
     g_assert_cmphex(gdb_read64(fd, at), ==, 0x1234);
     g_assert_cmphex(qtest_readq(vm->qts, at), ==, 0x1234);
     gdb_detach(fd);
-    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, at), ==, 0x1234);
+    g_assert_cmphex(vm_read64(vm, at), ==, 0x1234);
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_quit(vm);
 }
@@ -280,7 +280,7 @@ static void test_gdb_running(void)
         gdb_send(fd, "c");
     }
     vm_stop_count(vm);
-    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, AT), ==, 0x104);
+    g_assert_cmphex(vm_read64(vm, AT), ==, 0x104);
     close(fd);
     vm_quit(vm);
 }
@@ -303,12 +303,12 @@ static void test_gdb_breakpoint(void)
     g_assert_cmpstr(set, ==, "OK");
     g_assert_cmphex(qtest_readq(vm->qts, AT), ==, patched);
     gdb_send(fd, "c");
-    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, AT), ==, patched);
+    g_assert_cmphex(vm_read64(vm, AT), ==, patched);
     gdb_stop(fd);
     clear = gdb(fd, "z0,%" PRIx64 ",1", (uint64_t)AT);
     g_assert_cmpstr(clear, ==, "OK");
     gdb_detach(fd);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", AT, LEN, SEED);
+    vm_check_range(vm, AT, LEN, SEED);
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_quit(vm);
 }

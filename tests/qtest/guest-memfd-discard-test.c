@@ -1,5 +1,5 @@
 /*
- * guest_memfd RAM that goes back to the host: balloon, virtio-mem, unplug
+ * guest_memfd RAM that goes back to the host: balloon, virtio-mem, unplug, exit
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,7 +9,7 @@
 #include "qobject/qdict.h"
 #include "guest-memfd/file.h"
 #include "guest-memfd/virtio.h"
-#include "guest-memfd/vm.h"
+#include "guest-memfd/plug.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
@@ -40,21 +40,6 @@ static VM *start(const VMKind *c, const char *devices)
     return vm;
 }
 
-static void fill(VM *vm, uint64_t start, uint64_t len)
-{
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", start, len, SEED);
-}
-
-static void check(VM *vm, uint64_t start, uint64_t len)
-{
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", start, len, SEED);
-}
-
-static void zero(VM *vm, uint64_t start, uint64_t len)
-{
-    vm_do(vm, "zero %" PRIu64 " %" PRIu64, start, len);
-}
-
 /* @file holds guest RAM of address @base; GONE was discarded just now */
 static void assert_gone(VM *vm, GmemFile *file)
 {
@@ -68,10 +53,10 @@ static void assert_gone(VM *vm, GmemFile *file)
 
     /* The host looks at a part first, then the guest, then the host at all */
     gmem_file_assert_zero(file, GONE, part);
-    zero(vm, VM_AT(GONE), GONE_LEN);
+    vm_check_zero(vm, VM_AT(GONE), GONE_LEN);
     gmem_file_assert_zero(file, GONE, GONE_LEN);
-    check(vm, VM_AT(FILLED), GONE - FILLED);
-    check(vm, VM_AT(GONE_END), FILLED_END - GONE_END);
+    vm_check_range(vm, VM_AT(FILLED), GONE - FILLED, SEED);
+    vm_check_range(vm, VM_AT(GONE_END), FILLED_END - GONE_END, SEED);
 }
 
 typedef void discard_fn(VirtioDriver *driver, uint64_t start, uint64_t len);
@@ -83,7 +68,7 @@ static void balloon(const VMKind *c, discard_fn *discard)
     GmemFile *file = gmem_file_open(vm, RAM);
     int64_t before;
 
-    fill(vm, VM_AT(FILLED), FILLED_LEN);
+    vm_fill_range(vm, VM_AT(FILLED), FILLED_LEN, SEED);
     before = unevictable();
     vm_start_count(vm, c->cpus, VM_AT(COUNT), COUNT_LEN);
     discard(driver, VM_AT(GONE), GONE_LEN);
@@ -93,8 +78,8 @@ static void balloon(const VMKind *c, discard_fn *discard)
 
     /* The guest takes the pages back, and can use them */
     balloon_deflate(driver, VM_AT(GONE), GONE_LEN);
-    fill(vm, VM_AT(GONE), GONE_LEN);
-    check(vm, VM_AT(FILLED), FILLED_LEN);
+    vm_fill_range(vm, VM_AT(GONE), GONE_LEN, SEED);
+    vm_check_range(vm, VM_AT(FILLED), FILLED_LEN, SEED);
     vm_assert_bound(vm, "ram0", RAM);
 
     gmem_file_close(file);
@@ -120,15 +105,15 @@ static void test_balloon_page(const void *data)
     GmemFile *file = gmem_file_open(vm, RAM);
     const uint64_t page = qemu_real_host_page_size();
 
-    fill(vm, VM_AT(GONE), 2 * MiB);
+    vm_fill_range(vm, VM_AT(GONE), 2 * MiB, SEED);
     for (uint64_t at = page; at < 2 * MiB; at += 64 * page) {
         uint64_t a = VM_AT(GONE + at);
 
         balloon_inflate(driver, a, page);
         gmem_file_assert_zero(file, GONE + at, page);
-        zero(vm, a, page);
-        check(vm, a - page, page);
-        check(vm, a + page, page);
+        vm_check_zero(vm, a, page);
+        vm_check_range(vm, a - page, page, SEED);
+        vm_check_range(vm, a + page, page, SEED);
     }
     gmem_file_close(file);
     virtio_free(driver);
@@ -154,8 +139,8 @@ static void test_hint(const void *data)
     VirtioDriver *driver = balloon_start(src);
     GmemFile *from = gmem_file_open(src, RAM), *to = gmem_file_open(dst, RAM);
 
-    fill(src, VM_AT(COUNT), COUNT_LEN);
-    fill(src, VM_AT(FILLED), FILLED_LEN);
+    vm_fill_range(src, VM_AT(COUNT), COUNT_LEN, SEED);
+    vm_fill_range(src, VM_AT(FILLED), FILLED_LEN, SEED);
 
     /* So slow that it comes to no page of these before the hint */
     migrate_set_parameter_int(src->qts, "max-bandwidth", 16 * KiB);
@@ -164,11 +149,10 @@ static void test_hint(const void *data)
     balloon_hint(driver, VM_AT(GONE), GONE_LEN);
     g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==,
                     1);
-    vm_assert_hva(src, "ram0", "dirty-log");
+    vm_assert_unbound(src, "ram0", "dirty-log");
 
     /* All of it, before a guest that starves has counted in any */
-    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " %d", VM_AT(taken), COUNT_LEN,
-          SEED + 1);
+    vm_fill_range(src, VM_AT(taken), COUNT_LEN, SEED + 1);
     vm_start_count(src, c->cpus, VM_AT(taken), COUNT_LEN);
     migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
@@ -184,9 +168,9 @@ static void test_hint(const void *data)
     dst->count = src->count;
     qtest_qmp_assert_success(dst->qts, "{'execute': 'cont'}");
     vm_stop_count(dst);
-    zero(dst, VM_AT(GONE), taken - GONE);
-    check(dst, VM_AT(FILLED), GONE - FILLED);
-    check(dst, VM_AT(GONE_END), FILLED_END - GONE_END);
+    vm_check_zero(dst, VM_AT(GONE), taken - GONE);
+    vm_check_range(dst, VM_AT(FILLED), GONE - FILLED, SEED);
+    vm_check_range(dst, VM_AT(GONE_END), FILLED_END - GONE_END, SEED);
     vm_assert_bound(dst, "ram0", RAM);
 
     gmem_file_close(from);
@@ -229,9 +213,9 @@ static void test_virtio_mem(const void *data)
     g_assert_cmpint(virtio_mem_requested(driver), ==, VMEM);
     virtio_mem_plug(driver, base, VMEM);
     g_assert_cmpint(virtio_mem_plugged(driver), ==, VMEM);
-    zero(vm, base, VMEM);
-    fill(vm, base, VMEM);
-    check(vm, base, VMEM);
+    vm_check_zero(vm, base, VMEM);
+    vm_fill_range(vm, base, VMEM, SEED);
+    vm_check_range(vm, base, VMEM, SEED);
 
     /* The upper half goes, and comes back empty */
     before = unevictable();
@@ -243,13 +227,13 @@ static void test_virtio_mem(const void *data)
     vm_stop_count(vm);
     g_assert_cmpint(gmem_file_resident(file, half, half), ==, 0);
     g_assert_cmpint(gmem_file_resident(file, 0, half), ==, half);
-    check(vm, base, half);
+    vm_check_range(vm, base, half, SEED);
     virtio_mem_request(vm, VMEM);
     virtio_mem_plug(driver, base + half, half);
-    zero(vm, base + half, half);
+    vm_check_zero(vm, base + half, half);
     gmem_file_assert_zero(file, half, half);
-    fill(vm, base + half, half);
-    check(vm, base, VMEM);
+    vm_fill_range(vm, base + half, half, SEED);
+    vm_check_range(vm, base, VMEM, SEED);
 
     virtio_mem_request(vm, 0);
     virtio_mem_unplug_all(driver);
@@ -279,15 +263,15 @@ static void test_virtio_mem_memslots(const void *data)
     virtio_mem_request(vm, slots * GiB);
     for (int i = 1; i <= slots; i++) {
         virtio_mem_plug(driver, base + (i - 1) * GiB, len);
-        fill(vm, base + (i - 1) * GiB, len);
+        vm_fill_range(vm, base + (i - 1) * GiB, len, SEED);
         g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, i * GiB);
-        vm_assert_no_hva(vm, "vmem");
+        vm_assert_slots_bound(vm, "vmem");
     }
     for (int i = slots - 1; i > 0; i--) {
         virtio_mem_unplug(driver, base + i * GiB, len);
         g_assert_cmpint(vm_info_number(vm, "vmem", "bound"), ==, i * GiB);
-        vm_assert_no_hva(vm, "vmem");
-        check(vm, base + (i - 1) * GiB, len);
+        vm_assert_slots_bound(vm, "vmem");
+        vm_check_range(vm, base + (i - 1) * GiB, len, SEED);
     }
     virtio_free(driver);
     vm_quit(vm);
@@ -314,7 +298,7 @@ static void test_virtio_mem_migrate(const void *data)
     base = virtio_mem_start_address(driver);
     virtio_mem_request(src, 2 * plugged);
     virtio_mem_plug(driver, base, 2 * plugged);
-    fill(src, base, 2 * plugged);
+    vm_fill_range(src, base, 2 * plugged, SEED);
     virtio_mem_request(src, plugged);
     virtio_mem_unplug(driver, base, plugged);
 
@@ -332,7 +316,7 @@ static void test_virtio_mem_migrate(const void *data)
                                            VMEM - 2 * plugged), ==, 0);
         gmem_file_close(files[i]);
     }
-    check(dst, base + plugged, plugged);
+    vm_check_range(dst, base + plugged, plugged, SEED);
     vm_assert_bound(dst, "vmem", VMEM);
 
     virtio_free(driver);
@@ -362,8 +346,8 @@ static void test_virtio_mem_prealloc(const void *data)
     } else {
         g_assert_cmpint(gmem_file_resident(file, 0, VMEM), <, MiB);
     }
-    fill(vm, base, 64 * MiB);
-    check(vm, base, 64 * MiB);
+    vm_fill_range(vm, base, 64 * MiB, SEED);
+    vm_check_range(vm, base, 64 * MiB, SEED);
 
     before = unevictable();
     virtio_mem_unplug_all(driver);
@@ -381,23 +365,36 @@ static void test_unplug(const void *data)
     const uint64_t dimm = 4 * GiB;
     VM *vm = vm_start("-machine %s,memory-backend=ram0 -smp %d " VM_BACKEND
                       " -m " VM_RAM ",slots=2,maxmem=4G -object "
-                      "memory-backend-guest-memfd,id=mem1,size=1G -device "
-                      "pc-dimm,id=dimm1,memdev=mem1,addr=0x100000000",
+                      "memory-backend-guest-memfd,id=mem0,size=1G -device "
+                      "pc-dimm,id=dimm0,memdev=mem0,addr=0x100000000",
                       c->machine, c->cpus);
     const int maps = vm_count_maps(vm);
     int64_t before;
 
     vm_wait_ready(vm);
-    fill(vm, dimm, GONE_LEN);
-    check(vm, dimm, GONE_LEN);
+    vm_fill_range(vm, dimm, GONE_LEN, SEED);
+    vm_check_range(vm, dimm, GONE_LEN, SEED);
     before = unevictable();
     vm_start_count(vm, c->cpus, VM_AT(COUNT), COUNT_LEN);
-    vm_remove_dimm(vm, 1, 0);
+    vm_remove_dimm(vm, 0);
     vm_wait_gmem_fds(vm, 1);
     g_assert_cmpint(vm_count_maps(vm), ==, maps - 1);
     wait_unevictable(before, -(int64_t)GONE_LEN);
     vm_stop_count(vm);
     vm_quit(vm);
+}
+
+/* ... and that of the VM with QEMU */
+static void test_exit(void)
+{
+    int64_t before = unevictable();
+    VM *vm = vm_start("-machine " VM_TYPE ",memory-backend=big -m 1G -object "
+                      "memory-backend-guest-memfd,id=big,size=1G,prealloc=on");
+
+    vm_wait_ready(vm);
+    wait_unevictable(before, GiB);
+    vm_quit(vm);
+    wait_unevictable(before + GiB, -(int64_t)GiB);
 }
 
 int main(int argc, char **argv)
@@ -414,5 +411,6 @@ int main(int argc, char **argv)
     vm_add_tests("discard/virtio-mem-migrate", test_virtio_mem_migrate);
     vm_add_tests("discard/virtio-mem-prealloc", test_virtio_mem_prealloc);
     vm_add_tests("discard/unplug", test_unplug);
+    qtest_add_func("/guest-memfd/discard/exit", test_exit);
     return g_test_run();
 }

@@ -17,8 +17,8 @@
 #include "../guest-memfd/pattern.h"
 #include "guest-memfd/crawl.h"
 #include "guest-memfd/peer.h"
+#include "guest-memfd/plug.h"
 #include "guest-memfd/virtio.h"
-#include "guest-memfd/vm.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
@@ -152,18 +152,6 @@ static void transfer(Disk *disk, uint32_t type)
     }
 }
 
-static void fill(Disk *disk, uint64_t seed)
-{
-    vm_do(disk->vm, "fillr %" PRIu64 " %" PRIu64 " %" PRIu64, DATA, DATA_LEN,
-          seed);
-}
-
-static void check(Disk *disk, uint64_t seed)
-{
-    vm_do(disk->vm, "checkr %" PRIu64 " %" PRIu64 " %" PRIu64, DATA, DATA_LEN,
-          seed);
-}
-
 static void check_image(Disk *disk, uint64_t seed)
 {
     g_autofree char *content = NULL;
@@ -180,12 +168,12 @@ static void check_image(Disk *disk, uint64_t seed)
 /* From the guest to the image and back */
 static void write_and_read(Disk *disk, uint64_t seed)
 {
-    fill(disk, seed);
+    vm_fill_range(disk->vm, DATA, DATA_LEN, seed);
     transfer(disk, VIRTIO_BLK_T_OUT);
     check_image(disk, seed);
-    fill(disk, GARBAGE);
+    vm_fill_range(disk->vm, DATA, DATA_LEN, GARBAGE);
     transfer(disk, VIRTIO_BLK_T_IN);
-    check(disk, seed);
+    vm_check_range(disk->vm, DATA, DATA_LEN, seed);
 }
 
 static void test_io(const void *data)
@@ -203,7 +191,7 @@ static void test_io(const void *data)
         transfer(&disk, VIRTIO_BLK_T_IN);
         crawl_cancel(disk.vm);
         vm_stop_count(disk.vm);
-        check(&disk, seed - 1);
+        vm_check_range(disk.vm, DATA, DATA_LEN, seed - 1);
         write_and_read(&disk, seed++);
     }
     quit(&disk);
@@ -221,9 +209,9 @@ static void test_migrate(const void *data)
 
     start(&disk, data);
     from = disk.vm;
-    fill(&disk, 1);
+    vm_fill_range(disk.vm, DATA, DATA_LEN, 1);
     transfer(&disk, VIRTIO_BLK_T_OUT);
-    fill(&disk, GARBAGE);
+    vm_fill_range(disk.vm, DATA, DATA_LEN, GARBAGE);
 
     disk.old_peer = disk.peer;
     to = start_vm(&disk, "-incoming defer");
@@ -244,7 +232,7 @@ static void test_migrate(const void *data)
     transfer(&disk, VIRTIO_BLK_T_IN);
     g_assert_cmpint(read_ram_property_int(from->qts, "dirty-sync-count"), ==,
                     1);
-    vm_assert_hva(from, "ram0", "dirty-log");
+    vm_assert_unbound(from, "ram0", "dirty-log");
     migrate_set_parameter_int(from->qts, "downtime-limit", 60 * 1000);
     migrate_set_parameter_int(from->qts, "max-bandwidth", 0);
     wait_for_migration_complete(from->qts);
@@ -259,7 +247,7 @@ static void test_migrate(const void *data)
     disk.vm = to;
     virtio_io_move(disk.driver, to);
     vm_stop_count(to);
-    check(&disk, 1);
+    vm_check_range(disk.vm, DATA, DATA_LEN, 1);
     crawl_wait_bound(to);
     write_and_read(&disk, 2);
     quit(&disk);
@@ -268,15 +256,15 @@ static void test_migrate(const void *data)
 /* The process dies, and another one gets the memory and the queue */
 static void restart_peer(Disk *disk, uint64_t seed)
 {
-    fill(disk, seed);
+    vm_fill_range(disk->vm, DATA, DATA_LEN, seed);
     transfer(disk, VIRTIO_BLK_T_OUT);
-    fill(disk, GARBAGE);
+    vm_fill_range(disk->vm, DATA, DATA_LEN, GARBAGE);
     peer_kill(disk->peer);
     submit(disk, VIRTIO_BLK_T_IN, 0, DATA);
     disk->peer = start_peer(disk, disk->sockets - 1);
     finish(disk);
     transfer(disk, VIRTIO_BLK_T_IN);
-    check(disk, seed);
+    vm_check_range(disk->vm, DATA, DATA_LEN, seed);
 }
 
 static void test_reconnect(const void *data)
@@ -309,7 +297,7 @@ static void test_unplug(const void *data)
         transfer(&disk, VIRTIO_BLK_T_IN);
         virtio_free(disk.driver);
         vm_reset(disk.vm);
-        vm_remove_dimm(disk.vm, i, i);
+        vm_remove_dimm(disk.vm, i);
         vm_wait_gmem_fds(disk.vm, 2 - i);
         start_driver(&disk);
     }

@@ -1,7 +1,7 @@
 /*
  * What the kernel says of a guest_memfd, and what QEMU makes of it
  *
- * Each test is named after a case of Linux's own
+ * Each test in selftest/ is named after a case of Linux's own
  * tools/testing/selftests/kvm/guest_memfd_test.c.  It shows that the file
  * which QEMU has open behaves like that, or what QEMU does where that counts.
  *
@@ -125,24 +125,21 @@ static void test_mmap_supported(void)
     const uint64_t end = at + len, after = hole + f.page;
 
     /* guest to host, host to guest */
-    vm_do(f.vm, "fillr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED);
+    vm_fill_range(f.vm, VM_AT(at), len, SEED);
     qtest_memset(f.vm->qts, VM_AT(end), 0xaa, f.page);
     g_assert_cmphex(ldq_he_p(f.file->map + end), ==, 0xaaaaaaaaaaaaaaaa);
     memset(f.file->map + end, 0xbb, f.page);
-    g_assert_cmphex(vm_number(f.vm, "read64 %" PRIu64, VM_AT(end)), ==,
-                    0xbbbbbbbbbbbbbbbb);
+    g_assert_cmphex(vm_read64(f.vm, VM_AT(end)), ==, 0xbbbbbbbbbbbbbbbb);
 
     g_assert_cmpint(fallocate(f.file->fd, FALLOC_FL_PUNCH_HOLE |
                               FALLOC_FL_KEEP_SIZE, hole, f.page), ==, 0);
     gmem_file_assert_zero(f.file, hole, f.page);
-    vm_do(f.vm, "zero %" PRIu64 " %zu", VM_AT(hole), f.page);
-    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), hole - at,
-          SEED);
-    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", VM_AT(after), end - after,
-          SEED);
+    vm_check_zero(f.vm, VM_AT(hole), f.page);
+    vm_check_range(f.vm, VM_AT(at), hole - at, SEED);
+    vm_check_range(f.vm, VM_AT(after), end - after, SEED);
 
-    vm_do(f.vm, "fillr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED + 1);
-    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED + 1);
+    vm_fill_range(f.vm, VM_AT(at), len, SEED + 1);
+    vm_check_range(f.vm, VM_AT(at), len, SEED + 1);
     stop(&f);
 }
 
@@ -181,9 +178,9 @@ static void test_fault_overflow(void)
     g_assert_true(WIFSIGNALED(status));
     g_assert_cmpint(WTERMSIG(status), ==, SIGBUS);
 
-    vm_do(f.vm, "write64 %" PRIu64 " 77", end - 8);
-    vm_do(f.vm, "write64 %" PRIu64 " 78", end);
-    g_assert_cmphex(vm_number(f.vm, "read64 %" PRIu64, end), !=, 78);
+    vm_write64(f.vm, end - 8, 77);
+    vm_write64(f.vm, end, 78);
+    g_assert_cmphex(vm_read64(f.vm, end), !=, 78);
     g_assert_cmphex(qtest_readq(f.vm->qts, end), !=, 78);
     qtest_memset(f.vm->qts, end - 4096, 0x11, 8192);
     qobject_unref(qtest_qmp(f.vm->qts, "{'execute': 'pmemsave', 'arguments': {"
@@ -191,8 +188,7 @@ static void test_fault_overflow(void)
                             "'filename': %s}}", end - 4096, dump));
     reply = qtest_hmp(f.vm->qts, "xp /2gx 0x%" PRIx64, end - 8);
     g_assert_nonnull(strstr(reply, "Cannot access memory"));
-    g_assert_cmphex(vm_number(f.vm, "read64 %" PRIu64, end - 8), ==,
-                    0x1111111111111111);
+    g_assert_cmphex(vm_read64(f.vm, end - 8), ==, 0x1111111111111111);
     close(fd);
     unlink(dump);
     stop(&f);
@@ -235,18 +231,18 @@ static void test_fallocate(void)
     const off_t end = VM_RAM_SIZE;
     int fd = f.file->fd;
 
-    vm_do(f.vm, "fill %d", SEED);
+    vm_fill(f.vm, SEED);
     g_assert_cmpint(fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, end), ==, 0);
     g_assert_cmpint(fallocate(fd, FALLOC_FL_KEEP_SIZE, end, f.page), ==, -1);
     g_assert_cmpint(fallocate(fd, 0, 0, f.page), ==, -1);
     g_assert_cmpint(punch(&f, end, f.page), ==, 0);
     g_assert_cmpint(punch(&f, end + f.page, f.page), ==, 0);
-    vm_do(f.vm, "check %d", SEED);
+    vm_check(f.vm, SEED);
 
     g_assert_cmpint(punch(&f, 64 * MiB, f.page), ==, 0);
     g_assert_cmpint(fallocate(fd, FALLOC_FL_KEEP_SIZE, 64 * MiB, f.page), ==,
                     0);
-    vm_do(f.vm, "zero %" PRIu64 " %zu", VM_AT(64 * MiB), f.page);
+    vm_check_zero(f.vm, VM_AT(64 * MiB), f.page);
     stop(&f);
 }
 
@@ -260,12 +256,12 @@ static void test_invalid_punch_hole(void)
         { page, page + 1 },
     };
 
-    vm_do(f.vm, "fill %d", SEED);
+    vm_fill(f.vm, SEED);
     for (int i = 0; i < ARRAY_SIZE(bad); i++) {
         g_assert_cmpint(punch(&f, base + bad[i][0], bad[i][1]), ==, -1);
         g_assert_cmpint(errno, ==, EINVAL);
     }
-    vm_do(f.vm, "check %d", SEED);
+    vm_check(f.vm, SEED);
     stop(&f);
 }
 
@@ -279,18 +275,17 @@ static void test_guest(void)
     const uint64_t at = 32 * MiB, len = 64 * MiB;
     Fixture f = start(""), g;
 
-    vm_do(f.vm, "fillr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED);
-    vm_do(f.vm, "checkr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED);
+    vm_fill_range(f.vm, VM_AT(at), len, SEED);
+    vm_check_range(f.vm, VM_AT(at), len, SEED);
     g_assert_cmpint(gmem_smaps(f.vm, "Rss:"), <, len / 8);
     g_assert_cmpint(gmem_file_resident(f.file, at, len), ==, len);
     memset(f.file->map + at, 0xaa, f.page);
-    g_assert_cmphex(vm_number(f.vm, "read64 %" PRIu64, VM_AT(at)), ==,
-                    0xaaaaaaaaaaaaaaaa);
+    g_assert_cmphex(vm_read64(f.vm, VM_AT(at)), ==, 0xaaaaaaaaaaaaaaaa);
     stop(&f);
 
     g = start(",kvm-bind=off");
-    vm_do(g.vm, "fillr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED);
-    vm_do(g.vm, "checkr %" PRIu64 " %" PRIu64 " %d", VM_AT(at), len, SEED);
+    vm_fill_range(g.vm, VM_AT(at), len, SEED);
+    vm_check_range(g.vm, VM_AT(at), len, SEED);
     g_assert_cmpint(gmem_smaps(g.vm, "Rss:"), >=, len);
     stop(&g);
 }
@@ -300,9 +295,26 @@ static void test_collapse(void)
 {
     Fixture f = start("");
 
-    vm_do(f.vm, "fill %d", SEED);
+    vm_fill(f.vm, SEED);
     g_assert_cmpint(gmem_smaps(f.vm, "THPeligible:"), ==, 0);
     g_assert_cmpint(gmem_smaps(f.vm, "FilePmdMapped:"), ==, 0);
+    stop(&f);
+}
+
+/* A program that QEMU starts does not get the file */
+static void test_cloexec(void)
+{
+    Fixture f = start("");
+    g_autoptr(GArray) fds = vm_list_fds(f.vm, VM_GMEM_LINK);
+    g_autofree char *path = NULL, *text = NULL;
+    unsigned flags;
+
+    g_assert_cmpint(fds->len, ==, 1);
+    path = g_strdup_printf("/proc/%d/fdinfo/%d", (int)qtest_pid(f.vm->qts),
+                           g_array_index(fds, int, 0));
+    g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+    g_assert_cmpint(sscanf(strstr(text, "flags:"), "flags: %o", &flags), ==, 1);
+    g_assert_cmphex(flags & O_CLOEXEC, ==, O_CLOEXEC);
     stop(&f);
 }
 
@@ -336,5 +348,6 @@ int main(int argc, char **argv)
 
         qtest_add_func(path, tests[i].func);
     }
+    qtest_add_func("/guest-memfd/file/cloexec", test_cloexec);
     return g_test_run();
 }

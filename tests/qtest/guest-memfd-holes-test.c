@@ -58,7 +58,7 @@ static uint64_t use_memory(VM *vm)
     GmemFile *file;
     uint64_t bytes;
 
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    vm_fill_range(vm, USED, USED_SIZE, 1);
     file = gmem_file_open(vm, RAM_SIZE);
     bytes = gmem_file_resident(file, 0, RAM_SIZE);
     gmem_file_close(file);
@@ -70,8 +70,8 @@ static uint64_t use_memory(VM *vm)
 
 static void check_memory(VM *vm)
 {
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
-    vm_do(vm, "zero %" PRIu64 " %" PRIu64, UNUSED, UNUSED_SIZE);
+    vm_check_range(vm, USED, USED_SIZE, 1);
+    vm_check_zero(vm, UNUSED, UNUSED_SIZE);
 }
 
 static void test_allocated(void)
@@ -81,8 +81,8 @@ static void test_allocated(void)
 
     vm_wait_ready(vm);
     before = allocated(vm);
-    vm_do(vm, "write64 %" PRIu64 " 1", UNUSED);
-    vm_do(vm, "write64 %" PRIu64 " 1", UNUSED + 5 * 64 * KiB);
+    vm_write64(vm, UNUSED, 1);
+    vm_write64(vm, UNUSED + 5 * 64 * KiB, 1);
     g_assert_cmpuint(allocated(vm), ==,
                      before + 2 * qemu_real_host_page_size());
     vm_quit(vm);
@@ -109,7 +109,7 @@ static void test_migrate(const void *data)
 
     vm_wait_ready(src);
     if (c->src) {
-        vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+        vm_fill_range(src, USED, USED_SIZE, 1);
     } else {
         before = use_memory(src);
     }
@@ -175,7 +175,7 @@ static void test_write_into_hole(void)
     VM *src = start(NULL, ""), *dst = start(NULL, "-incoming defer");
 
     vm_wait_ready(src);
-    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    vm_fill_range(src, USED, USED_SIZE, 1);
     migrate_set_capability(src->qts, "pause-before-switchover", true);
     migrate_set_parameter_int(src->qts, "downtime-limit", 1);
     /* In 1 ms that is a page: also a starved guest writes more */
@@ -189,17 +189,16 @@ static void test_write_into_hole(void)
     g_assert_cmpuint(allocated(src), <, 64 * MiB);
     /* Any line ends the count, which is checked then */
     g_free(vm_command(src, "stop"));
-    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 2", UNUSED, 4 * MiB);
-    vm_do(src, "write64 %" PRIu64 " 0x1234", UNUSED + 32 * MiB);
+    vm_fill_range(src, UNUSED, 4 * MiB, 2);
+    vm_write64(src, UNUSED + 32 * MiB, 0x1234);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
     wait_for_migration_status(src->qts, "pre-switchover", ended);
     migrate_last_pass(src, dst);
-    vm_do(dst, "checkr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
-    vm_do(dst, "checkr %" PRIu64 " %" PRIu64 " 2", UNUSED, 4 * MiB);
-    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, UNUSED + 32 * MiB), ==,
-                    0x1234);
-    vm_do(dst, "zero %" PRIu64 " %" PRIu64, UNUSED + 33 * MiB, 32 * MiB);
+    vm_check_range(dst, USED, USED_SIZE, 1);
+    vm_check_range(dst, UNUSED, 4 * MiB, 2);
+    g_assert_cmphex(vm_read64(dst, UNUSED + 32 * MiB), ==, 0x1234);
+    vm_check_zero(dst, UNUSED + 33 * MiB, 32 * MiB);
     vm_quit(dst);
     vm_quit(src);
 }
@@ -219,7 +218,7 @@ static void test_write_ahead(void)
 
     vm_wait_ready(src);
     for (at = UNUSED; at < UNUSED + size; at += 2 * chunk) {
-        vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", at, chunk);
+        vm_fill_range(src, at, chunk, 1);
     }
     migrate_set_parameter_int(src->qts, "downtime-limit", 1);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 256 * KiB);
@@ -231,7 +230,7 @@ static void test_write_ahead(void)
     /* Stay there */
     migrate_set_parameter_int(src->qts, "max-bandwidth", 4096);
     for (at = UNUSED; at < UNUSED + size; at += 2 * chunk) {
-        vm_do(src, "write64 %" PRIu64 " 0x1234", at + chunk);
+        vm_write64(src, at + chunk, 0x1234);
     }
     g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==, 1);
     g_assert_cmpint(read_ram_property_int(src->qts, "remaining"), >,
@@ -241,9 +240,8 @@ static void test_write_ahead(void)
     wait_for_migration_complete(src->qts);
     wait_for_migration_complete(dst->qts);
     for (at = UNUSED; at < UNUSED + size; at += 2 * chunk) {
-        vm_do(dst, "checkr %" PRIu64 " %" PRIu64 " 1", at, chunk);
-        g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, at + chunk), ==,
-                        0x1234);
+        vm_check_range(dst, at, chunk, 1);
+        g_assert_cmphex(vm_read64(dst, at + chunk), ==, 0x1234);
     }
     vm_quit(dst);
     vm_quit(src);
@@ -334,13 +332,13 @@ static void test_ballooned(void)
     uint64_t before;
 
     vm_wait_ready(vm);
-    vm_do(vm, "fill 1");
+    vm_fill(vm, 1);
     balloon = balloon_start(vm);
     for (int i = 0; i < ARRAY_SIZE(given); i++) {
         balloon_inflate(balloon, given[i].start, given[i].size);
     }
     virtio_free(balloon);
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    vm_fill_range(vm, USED, USED_SIZE, 1);
     before = allocated(vm);
     g_assert_cmpuint(before, <, RAM_SIZE / 10);
 
@@ -362,9 +360,9 @@ static void test_ballooned(void)
     g_assert_cmpuint(allocated(dst), <=, before + SLACK);
     vm_quit(vm);
 
-    vm_do(dst, "checkr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    vm_check_range(dst, USED, USED_SIZE, 1);
     for (int i = 0; i < ARRAY_SIZE(given); i++) {
-        vm_do(dst, "zero %" PRIu64 " %" PRIu64, given[i].start, given[i].size);
+        vm_check_zero(dst, given[i].start, given[i].size);
     }
     vm_quit(dst);
     snapshot_disk_remove(tmp);
@@ -380,15 +378,14 @@ static void test_snapshot(void)
     before = use_memory(vm);
     snapshot_save(vm, "one");
     g_assert_cmpuint(allocated(vm), <=, before + SLACK);
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 2", UNUSED, UNUSED_SIZE);
+    vm_fill_range(vm, UNUSED, UNUSED_SIZE, 2);
     /* A page by itself, which is not worth punching */
-    vm_do(vm, "write64 %" PRIu64 " 1", UNUSED + UNUSED_SIZE + MiB);
+    vm_write64(vm, UNUSED + UNUSED_SIZE + MiB, 1);
     g_assert_cmpuint(allocated(vm), >=, before + UNUSED_SIZE);
     snapshot_load(vm, "one");
     g_assert_cmpuint(allocated(vm), <=, before + SLACK);
     check_memory(vm);
-    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64,
-                              UNUSED + UNUSED_SIZE + MiB), ==, 0);
+    g_assert_cmphex(vm_read64(vm, UNUSED + UNUSED_SIZE + MiB), ==, 0);
     vm_quit(vm);
     snapshot_disk_remove(tmp);
 }
@@ -401,11 +398,11 @@ static void test_snapshot_of_preallocated(void)
 
     vm_wait_ready(vm);
     snapshot_save(vm, "one");
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 2", UNUSED, UNUSED_SIZE);
+    vm_fill_range(vm, UNUSED, UNUSED_SIZE, 2);
     used = allocated(vm);
     snapshot_load(vm, "one");
     g_assert_cmpuint(allocated(vm), >=, used);
-    vm_do(vm, "zero %" PRIu64 " %" PRIu64, UNUSED, UNUSED_SIZE);
+    vm_check_zero(vm, UNUSED, UNUSED_SIZE);
     vm_quit(vm);
     snapshot_disk_remove(tmp);
 }

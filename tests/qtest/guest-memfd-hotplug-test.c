@@ -7,34 +7,12 @@
 #include "qemu/osdep.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
-#include "qobject/qlist.h"
-#include "guest-memfd/vm.h"
+#include "guest-memfd/plug.h"
 
 #define GMEM    "memory-backend-guest-memfd"
-#define DIMM    (4 * GiB)
+#define DIMM(i) ((4 + (i)) * GiB)
 #define SIZE    (32 * MiB)
 #define CYCLES  50
-
-/* Returns: what QEMU said to the DIMM */
-static QDict *try_dimm(VM *vm, const char *type, int i, uint64_t addr)
-{
-    g_autofree char *mem = g_strdup_printf("mem%d", i);
-    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
-
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
-                             "'qom-type': %s, 'id': %s, 'size': %" PRIu64 "}}",
-                             type, mem, SIZE);
-    return qtest_qmp(vm->qts, "{'execute': 'device_add', 'arguments': {"
-                     "'driver': 'pc-dimm', 'id': %s, 'memdev': %s,"
-                     "'addr': %" PRIu64 "}}", dimm, mem, addr);
-}
-
-static void add_dimm(VM *vm, const char *type, int i)
-{
-    g_autoptr(QDict) rsp = try_dimm(vm, type, i, DIMM + i * GiB);
-
-    g_assert_true(qdict_haskey(rsp, "return"));
-}
 
 static void assert_in_use(VM *vm, const char *id)
 {
@@ -43,6 +21,34 @@ static void assert_in_use(VM *vm, const char *id)
 
     g_assert_nonnull(strstr(qdict_get_str(error, "desc"), "in use"));
     qobject_unref(error);
+}
+
+/* Each step by itself: bound as long as the DIMM is there */
+static void test_dimm(const void *data)
+{
+    const VMKind *c = data;
+    VM *vm = vm_start("-machine %s,memory-backend=ram0 -smp %d -m " VM_RAM
+                      ",slots=2,maxmem=1G " VM_BACKEND, c->machine, c->cpus);
+
+    vm_wait_ready(vm);
+    for (int i = 0; i < 5; i++) {
+        vm_add_backend(vm, GMEM, 0, SIZE);
+        g_assert_cmpint(vm_info_number(vm, "mem0", "bound"), ==, 0);
+        vm_add_dimm(vm, 0, DIMM(0));
+        vm_assert_bound(vm, "mem0", SIZE);
+
+        vm_check_zero(vm, DIMM(0), SIZE);
+        vm_fill_range(vm, DIMM(0), SIZE, 8);
+        vm_check_range(vm, DIMM(0), SIZE, 8);
+
+        assert_in_use(vm, "mem0");
+        vm_del_dimm(vm, 0);
+        g_assert_cmpint(vm_info_number(vm, "mem0", "bound"), ==, 0);
+        vm_del_backend(vm, 0);
+        g_assert_false(vm_info_exists(vm, "mem0"));
+        vm_wait_gmem_fds(vm, 1);
+    }
+    vm_quit(vm);
 }
 
 /* The guest counts all the while, and from time to time uses the DIMM */
@@ -60,20 +66,19 @@ static void test_cycles(const void *data)
     for (int i = 0; i < CYCLES; i++) {
         uint64_t value = 0x1234567890 + i;
 
-        add_dimm(vm, GMEM, 0);
+        vm_plug_dimm(vm, 0, SIZE, DIMM(0));
         vm_assert_bound(vm, "mem0", SIZE);
-        g_assert_cmphex(qtest_readq(vm->qts, DIMM + SIZE - 8), ==, 0);
-        qtest_writeq(vm->qts, DIMM + SIZE - 8, value);
+        g_assert_cmphex(qtest_readq(vm->qts, DIMM(0) + SIZE - 8), ==, 0);
+        qtest_writeq(vm->qts, DIMM(0) + SIZE - 8, value);
         if (i % 10 == 0) {
             vm_stop_count(vm);
-            g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, DIMM + SIZE - 8),
-                            ==, value);
-            vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
-            vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
+            g_assert_cmphex(vm_read64(vm, DIMM(0) + SIZE - 8), ==, value);
+            vm_fill_range(vm, DIMM(0), SIZE, 5);
+            vm_check_range(vm, DIMM(0), SIZE, 5);
             vm_start_count(vm, 1, VM_AT(16 * MiB), 64 * MiB);
         }
         assert_in_use(vm, "mem0");
-        vm_remove_dimm(vm, 0, 0);
+        vm_remove_dimm(vm, 0);
         g_assert_false(vm_info_exists(vm, "mem0"));
         vm_wait_gmem_fds(vm, 1);
         g_assert_cmpint(vm_count_slots(vm, "ram0", "bound"), ==, slots);
@@ -104,10 +109,11 @@ static void test_mixed(const void *data)
         vm_do(vm, "smp %d", c->cpus);
     }
     for (int i = 0; i < ARRAY_SIZE(types); i++) {
-        add_dimm(vm, types[i], i);
-        vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", DIMM + i * GiB, SIZE, i);
+        vm_add_backend(vm, types[i], i, SIZE);
+        vm_add_dimm(vm, i, DIMM(i));
+        vm_fill_range(vm, DIMM(i), SIZE, i);
     }
-    vm_do(vm, "fill 9");
+    vm_fill(vm, 9);
     g_assert_cmpint(vm_count_gmem_fds(vm), ==, 2);
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_assert_bound(vm, "mem0", SIZE);
@@ -117,12 +123,12 @@ static void test_mixed(const void *data)
     g_assert_false(vm_info_exists(vm, "mem2"));
 
     for (int i = 0; i < ARRAY_SIZE(types); i++) {
-        vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", DIMM + i * GiB, SIZE, i);
+        vm_check_range(vm, DIMM(i), SIZE, i);
     }
-    vm_remove_dimm(vm, 0, 0);
-    vm_remove_dimm(vm, 2, 2);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 1", DIMM + GiB, SIZE);
-    vm_do(vm, "check 9");
+    vm_remove_dimm(vm, 0);
+    vm_remove_dimm(vm, 2);
+    vm_check_range(vm, DIMM(1), SIZE, 1);
+    vm_check(vm, 9);
     vm_quit(vm);
 }
 
@@ -132,8 +138,8 @@ static void test_in_use(void)
 
     assert_in_use(vm, "ram0");
     vm_wait_ready(vm);
-    vm_do(vm, "fill 2");
-    vm_do(vm, "check 2");
+    vm_fill(vm, 2);
+    vm_check(vm, 2);
     vm_quit(vm);
 }
 
@@ -144,13 +150,10 @@ static void test_unused(void)
 
     vm_wait_ready(vm);
     for (int i = 0; i < CYCLES; i++) {
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
-                                 "'arguments': {'qom-type': '" GMEM "',"
-                                 "'id': 'mem0', 'size': %" PRIu64 "}}", SIZE);
+        vm_add_backend(vm, GMEM, 0, SIZE);
         g_assert_cmpint(vm_info_number(vm, "mem0", "bound"), ==, 0);
         g_assert_cmpint(vm_info_number(vm, "mem0", "mapped"), ==, 0);
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
-                                 "'arguments': {'id': 'mem0'}}");
+        vm_del_backend(vm, 0);
         g_assert_false(vm_info_exists(vm, "mem0"));
     }
     vm_wait_gmem_fds(vm, 1);
@@ -165,16 +168,16 @@ static void test_same_name(void)
 
     vm_wait_ready(vm);
     for (int i = 0; i < CYCLES; i++) {
-        add_dimm(vm, GMEM, 0);
+        vm_plug_dimm(vm, 0, SIZE, DIMM(0));
         vm_assert_bound(vm, "mem0", SIZE);
-        g_assert_cmphex(qtest_readq(vm->qts, DIMM), ==, 0);
-        qtest_writeq(vm->qts, DIMM, 1);
-        vm_remove_dimm(vm, 0, 0);
+        g_assert_cmphex(qtest_readq(vm->qts, DIMM(0)), ==, 0);
+        qtest_writeq(vm->qts, DIMM(0), 1);
+        vm_remove_dimm(vm, 0);
     }
-    add_dimm(vm, GMEM, 0);
+    vm_plug_dimm(vm, 0, SIZE, DIMM(0));
     vm_wait_gmem_fds(vm, 2);
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM, SIZE);
+    vm_fill_range(vm, DIMM(0), SIZE, 5);
+    vm_check_range(vm, DIMM(0), SIZE, 5);
     vm_quit(vm);
 }
 
@@ -193,9 +196,10 @@ static void test_no_memslot_left(const void *data)
                   " -m " VM_RAM ",slots=32,maxmem=64G");
     vm_wait_ready(vm);
     for (bool refused = false; !refused; n++) {
-        g_autoptr(QDict) rsp = try_dimm(vm, GMEM, n,
-                                        DIMM + n * GiB + 240 * MiB);
+        g_autoptr(QDict) rsp = NULL;
 
+        vm_add_backend(vm, GMEM, n, SIZE);
+        rsp = vm_try_dimm(vm, n, DIMM(n) + 240 * MiB);
         refused = qdict_haskey(rsp, "error");
         if (refused) {
             const char *text = qdict_get_str(qdict_get_qdict(rsp, "error"),
@@ -207,9 +211,9 @@ static void test_no_memslot_left(const void *data)
     }
     g_assert_cmpint(n, >, 1);
     g_assert_cmpint(n, <, 32);
-    vm_do(vm, "fill 3");
-    vm_do(vm, "check 3");
-    vm_remove_dimm(vm, 0, 0);
+    vm_fill(vm, 3);
+    vm_check(vm, 3);
+    vm_remove_dimm(vm, 0);
     vm_quit(vm);
     vm_faults_end();
 }
@@ -219,6 +223,7 @@ int main(int argc, char **argv)
     if (!vm_test_init(&argc, &argv)) {
         return 0;
     }
+    vm_add_tests("hotplug/dimm", test_dimm);
     vm_add_tests("hotplug/cycles", test_cycles);
     vm_add_tests("hotplug/mixed", test_mixed);
     qtest_add_func("/guest-memfd/hotplug/in-use", test_in_use);

@@ -183,14 +183,14 @@ static VM *start(void)
     VM *vm = vm_start(MACHINE);
 
     vm_wait_ready(vm);
-    vm_do(vm, "fill 3");
+    vm_fill(vm, 3);
     taken_n = refused_n = 0;
     return vm;
 }
 
 static void finish(VM *vm)
 {
-    vm_do(vm, "check 3");
+    vm_check(vm, 3);
     vm_assert_bound(vm, "ram0", 32 * MiB);
     vm_wait_gmem_fds(vm, 1);
     vm_quit(vm);

@@ -68,7 +68,7 @@ static void assert_at_rest(VM *vm, const Case *c, const char *backend)
     }
     vm_wait_settled(vm, "ram0");
     if (c->bind_off) {
-        vm_assert_hva(vm, "ram0", "disabled");
+        vm_assert_unbound(vm, "ram0", "disabled");
     } else {
         vm_assert_bound(vm, "ram0", RAM_SIZE);
     }
@@ -76,7 +76,7 @@ static void assert_at_rest(VM *vm, const Case *c, const char *backend)
 
 static void assert_logging(VM *vm, const Case *c)
 {
-    vm_assert_hva(vm, "ram0", c->bind_off ? "disabled" : "dirty-log");
+    vm_assert_unbound(vm, "ram0", c->bind_off ? "disabled" : "dirty-log");
 }
 
 static void start_counting(VM *vm, const Case *c)
@@ -221,8 +221,8 @@ static void test_migrate(const void *data)
     assert_at_rest(dst, c, c->dst);
     start_counting(dst, c);
     stop_counting(dst);
-    vm_do(dst, "fill 77");
-    vm_do(dst, "check 77");
+    vm_fill(dst, 77);
+    vm_check(dst, 77);
     vm_quit(dst);
 
     /* ... as it does on a source that is resumed, as after a failed switch */
@@ -307,7 +307,7 @@ static void test_fail(const void *data)
 
     vm_wait_ready(src);
     /* Pages of zeroes would be sent, and the migration over, before it fails */
-    vm_do(src, "fill 1");
+    vm_fill(src, 1);
     start_counting(src, c);
     start_slowly(src);
     migrate_qmp(src->qts, NULL, "exec:head -c 9000000 > /dev/null", NULL, "{}");
@@ -447,7 +447,7 @@ static void test_fault(const void *data)
     vm_faults_end();
     vm_wait_ready(src);
     /* More than `head` below takes, whether the guest counts or starves */
-    vm_do(src, "fill 1");
+    vm_fill(src, 1);
     start_counting(src, &c);
 
     /* cancelled while the kernel refuses, then again when it does not */

@@ -260,26 +260,19 @@ static void host_to_guest(Net *net, uint64_t data, uint64_t seed)
     g_error("the guest has not got the packet");
 }
 
-static void fill(Net *net, uint64_t seed)
-{
-    vm_do(net->vm, "fillr %" PRIu64 " %" PRIu64 " %" PRIu64, DATA, DATA_LEN,
-          seed);
-}
-
 static void send_and_receive(Net *net, uint64_t seed)
 {
-    fill(net, seed);
+    vm_fill_range(net->vm, DATA, DATA_LEN, seed);
     /* The headers of each end up in what was sent already */
     for (uint64_t data = DATA; data < DATA + DATA_LEN; data += CHUNK) {
         guest_to_host(net, data, seed);
     }
-    fill(net, GARBAGE);
+    vm_fill_range(net->vm, DATA, DATA_LEN, GARBAGE);
     /* ... and in what is yet to come */
     for (uint64_t data = DATA + DATA_LEN; data > DATA; data -= CHUNK) {
         host_to_guest(net, data - CHUNK, seed);
     }
-    vm_do(net->vm, "checkr %" PRIu64 " %" PRIu64 " %" PRIu64, DATA, DATA_LEN,
-          seed);
+    vm_check_range(net->vm, DATA, DATA_LEN, seed);
 }
 
 /* Is it QEMU that reads and writes the packets, or somebody else? */

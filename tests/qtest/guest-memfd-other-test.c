@@ -58,14 +58,14 @@ static void there_and_back(const char *const *caps)
     VM *ours = start_ours(""), *other, *back;
 
     vm_wait_ready(ours);
-    vm_do(ours, "fillr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
+    vm_fill_range(ours, USED, USED_SIZE, 1);
     other = start_other("-incoming defer");
     migrate(ours, other, caps);
     vm_quit(ours);
 
-    vm_do(other, "checkr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
-    vm_do(other, "zero %" PRIu64 " %" PRIu64, HOLE, HOLE_SIZE);
-    vm_do(other, "fillr %" PRIu64 " %" PRIu64 " 2", HOLE, HOLE_SIZE / 2);
+    vm_check_range(other, USED, USED_SIZE, 1);
+    vm_check_zero(other, HOLE, HOLE_SIZE);
+    vm_fill_range(other, HOLE, HOLE_SIZE / 2, 2);
     back = start_ours("-incoming defer");
     migrate(other, back, caps);
     vm_quit(other);
@@ -74,10 +74,9 @@ static void there_and_back(const char *const *caps)
     vm_assert_bound(back, "ram0", VM_RAM_SIZE);
     g_assert_cmpuint(vm_info_number(back, "ram0", "allocated"), <,
                      USED_SIZE + HOLE_SIZE / 2 + 2 * MiB);
-    vm_do(back, "checkr %" PRIu64 " %" PRIu64 " 1", USED, USED_SIZE);
-    vm_do(back, "checkr %" PRIu64 " %" PRIu64 " 2", HOLE, HOLE_SIZE / 2);
-    vm_do(back, "zero %" PRIu64 " %" PRIu64, HOLE + HOLE_SIZE / 2,
-          HOLE_SIZE / 2);
+    vm_check_range(back, USED, USED_SIZE, 1);
+    vm_check_range(back, HOLE, HOLE_SIZE / 2, 2);
+    vm_check_zero(back, HOLE + HOLE_SIZE / 2, HOLE_SIZE / 2);
     vm_quit(back);
 }
 

@@ -92,9 +92,9 @@ static void test_prealloc(const void *data)
 
     qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
     vm_wait_ready(vm);
-    vm_do(vm, "zero 0x4000000 0x4000000");
-    vm_do(vm, "fill 4");
-    vm_do(vm, "check 4");
+    vm_check_zero(vm, 0x4000000, 0x4000000);
+    vm_fill(vm, 4);
+    vm_check(vm, 4);
     gmem_file_close(file);
     vm_quit(vm);
 }
@@ -146,8 +146,8 @@ static void test_mem_lock(void)
     qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
     vm_wait_ready(vm);
     vm_assert_bound(vm, "ram0", RAM);
-    vm_do(vm, "fill 4");
-    vm_do(vm, "check 4");
+    vm_fill(vm, 4);
+    vm_check(vm, 4);
     gmem_file_close(file);
     vm_quit(vm);
 }
@@ -242,13 +242,13 @@ static void test_qom_set(void)
     int calls;
 
     vm_wait_ready(vm);
-    vm_do(vm, "fillr 0x4000000 0x4000000 3");
+    vm_fill_range(vm, 0x4000000, 0x4000000, 3);
     g_assert_cmpint(traced_bytes(&calls), ==, 0);
     qtest_qmp_assert_success(vm->qts, "{'execute': 'qom-set', 'arguments': {"
                              "'path': '/objects/ram0', 'property': 'prealloc',"
                              "'value': true}}");
     g_assert_cmpint(traced_bytes(&calls), ==, RAM);
-    vm_do(vm, "checkr 0x4000000 0x4000000 3");
+    vm_check_range(vm, 0x4000000, 0x4000000, 3);
     vm_quit(vm);
 }
 
@@ -281,8 +281,8 @@ static void test_numa_policy(void)
                    honoured ? "honours" : "ignores");
     g_assert_cmpint(count_in_log("ignores property 'policy'"), ==, !honoured);
     g_assert_cmpint(vm_info_number(vm, "b", "bound"), >, 0);
-    vm_do(vm, "fill 4");
-    vm_do(vm, "check 4");
+    vm_fill(vm, 4);
+    vm_check(vm, 4);
     vm_quit(vm);
 }
 

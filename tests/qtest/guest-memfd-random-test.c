@@ -13,12 +13,13 @@
 #include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
+#include "guest-memfd/plug.h"
 #include "guest-memfd/virtio.h"
-#include "guest-memfd/vm.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
 #define STEPS       200
+#define SEED        41          /* of what the guest keeps */
 
 #define RAM         (256 * MiB)
 #define COUNT       (16 * MiB)
@@ -47,21 +48,6 @@ typedef struct State {
     bool dimm[DIMMS];
     uint64_t passes;
 } State;
-
-static void fill(State *s, uint64_t start, uint64_t len)
-{
-    vm_do(s->vm, "fillr %" PRIu64 " %" PRIu64 " 41", start, len);
-}
-
-static void check(State *s, uint64_t start, uint64_t len)
-{
-    vm_do(s->vm, "checkr %" PRIu64 " %" PRIu64 " 41", start, len);
-}
-
-static void zero(State *s, uint64_t start, uint64_t len)
-{
-    vm_do(s->vm, "zero %" PRIu64 " %" PRIu64, start, len);
-}
 
 /* Let the guest run, or also listen */
 
@@ -96,17 +82,17 @@ static void do_count(State *s)
 static void do_check(State *s)
 {
     listen_to_us(s);
-    check(s, KEPT, KEPT_LEN);
+    vm_check_range(s->vm, KEPT, KEPT_LEN, SEED);
     if (s->vmem_size) {
-        check(s, s->vmem_start, s->vmem_size);
+        vm_check_range(s->vm, s->vmem_start, s->vmem_size, SEED);
     }
     for (int i = 0; i < DIMMS; i++) {
         if (s->dimm[i]) {
-            check(s, DIMM + i * GiB, DIMM_LEN);
+            vm_check_range(s->vm, DIMM + i * GiB, DIMM_LEN, SEED);
         }
     }
     if (s->shadow) {
-        check(s, SHADOW, SHADOW_LEN);
+        vm_check_range(s->vm, SHADOW, SHADOW_LEN, SEED);
     }
 }
 
@@ -114,10 +100,9 @@ static void do_dimm(State *s)
 {
     int i = g_rand_int_range(s->rand, 0, DIMMS);
     g_autofree char *mem = g_strdup_printf("mem%d", i);
-    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
 
     if (s->dimm[i]) {
-        vm_remove_dimm(s->vm, i, i);
+        vm_remove_dimm(s->vm, i);
     } else {
         uint64_t addr = DIMM + i * GiB;
 
@@ -125,12 +110,10 @@ static void do_dimm(State *s)
             "'arguments': {'qom-type': 'memory-backend-guest-memfd',"
             "'id': %s, 'size': %" PRIu64 ", 'prealloc': %i}}", mem, DIMM_LEN,
             g_rand_boolean(s->rand));
-        qtest_qmp_assert_success(s->vm->qts, "{'execute': 'device_add',"
-            "'arguments': {'driver': 'pc-dimm', 'id': %s, 'memdev': %s,"
-            "'slot': %d, 'addr': %" PRIu64 "}}", dimm, mem, i, addr);
+        vm_add_dimm(s->vm, i, addr);
         listen_to_us(s);
-        zero(s, addr, DIMM_LEN);
-        fill(s, addr, DIMM_LEN);
+        vm_check_zero(s->vm, addr, DIMM_LEN);
+        vm_fill_range(s->vm, addr, DIMM_LEN, SEED);
     }
     s->dimm[i] = !s->dimm[i];
 }
@@ -162,9 +145,9 @@ static void do_balloon(State *s)
     if (g_rand_boolean(s->rand)) {
         listen_to_us(s);
         if (s->inflated) {
-            zero(s, BALLOON, BALLOON_LEN);
+            vm_check_zero(s->vm, BALLOON, BALLOON_LEN);
         } else {
-            fill(s, BALLOON, BALLOON_LEN);
+            vm_fill_range(s->vm, BALLOON, BALLOON_LEN, SEED);
         }
     }
 }
@@ -180,8 +163,8 @@ static void do_vmem(State *s)
     if (size > s->vmem_size) {
         virtio_mem_plug(s->vmem, end, size - s->vmem_size);
         listen_to_us(s);
-        zero(s, end, size - s->vmem_size);
-        fill(s, end, size - s->vmem_size);
+        vm_check_zero(s->vm, end, size - s->vmem_size);
+        vm_fill_range(s->vm, end, size - s->vmem_size, SEED);
     } else if (size < s->vmem_size) {
         virtio_mem_unplug(s->vmem, s->vmem_start + size, s->vmem_size - size);
     }
@@ -216,7 +199,7 @@ static void do_reset(State *s)
     g_assert_cmpint(s->vmem_size, ==, 0);
     s->inflated = false;
     vm_do(s->vm, s->shadow ? "pam on" : "pam off");
-    check(s, KEPT, KEPT_LEN);
+    vm_check_range(s->vm, KEPT, KEPT_LEN, SEED);
 }
 
 static void do_stop(State *s)
@@ -269,7 +252,7 @@ static void do_pam(State *s)
     s->shadow = !s->shadow;
     if (s->shadow) {
         vm_do(s->vm, "pam on");
-        check(s, SHADOW, SHADOW_LEN);
+        vm_check_range(s->vm, SHADOW, SHADOW_LEN, SEED);
     } else {
         vm_do(s->vm, "pam off");
     }
@@ -320,11 +303,11 @@ static uint64_t number_from_env(const char *name, uint64_t otherwise)
     return number;
 }
 
-static void assert_no_hva(State *s, const char *id)
+static void assert_slots_bound(State *s, const char *id)
 {
     if (vm_info_exists(s->vm, id)) {
         vm_wait_settled(s->vm, id);
-        vm_assert_no_hva(s->vm, id);
+        vm_assert_slots_bound(s->vm, id);
     }
 }
 
@@ -346,9 +329,9 @@ static void test_random(const void *machine)
     migrate_set_parameter_int(s.vm->qts, "downtime-limit", 1);
     migrate_set_parameter_int(s.vm->qts, "max-bandwidth", 20 * MiB);
     vm_do(s.vm, "pam on");
-    fill(&s, SHADOW, SHADOW_LEN);
+    vm_fill_range(s.vm, SHADOW, SHADOW_LEN, SEED);
     vm_do(s.vm, "pam off");
-    fill(&s, KEPT, KEPT_LEN);
+    vm_fill_range(s.vm, KEPT, KEPT_LEN, SEED);
     start_drivers(&s);
     fds = vm_count_gmem_fds(s.vm);
     maps = vm_count_maps(s.vm);
@@ -361,9 +344,9 @@ static void test_random(const void *machine)
         ops[op].run(&s);
         /* QEMU ends dirty logging when the VM runs */
         if (!s.stopped && !is_measuring(&s)) {
-            assert_no_hva(&s, "ram0");
-            assert_no_hva(&s, "vmem");
-            assert_no_hva(&s, "mem0");
+            assert_slots_bound(&s, "ram0");
+            assert_slots_bound(&s, "vmem");
+            assert_slots_bound(&s, "mem0");
         }
     }
 
@@ -374,10 +357,8 @@ static void test_random(const void *machine)
     vm_wait_gmem_fds(s.vm, fds);
     g_assert_cmpint(vm_count_slots(s.vm, "ram0", "bound"), ==, slots);
     g_assert_cmpint(vm_count_maps(s.vm), ==, maps);
-    vm_do(s.vm, "fillr %" PRIu64 " %" PRIu64 " 42", RINGS_END,
-          RAM - RINGS_END);
-    vm_do(s.vm, "checkr %" PRIu64 " %" PRIu64 " 42", RINGS_END,
-          RAM - RINGS_END);
+    vm_fill_range(s.vm, RINGS_END, RAM - RINGS_END, 42);
+    vm_check_range(s.vm, RINGS_END, RAM - RINGS_END, 42);
 
     free_drivers(&s);
     vm_quit(s.vm);

@@ -10,8 +10,8 @@
 #include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
-#include "qobject/qjson.h"
 #include "standard-headers/linux/virtio_pmem.h"
+#include "guest-memfd/plug.h"
 #include "guest-memfd/snapshot.h"
 #include "guest-memfd/virtio.h"
 #include "migration/migration-qmp.h"
@@ -32,44 +32,26 @@ static VM *start(const char *backend, const char *extra)
 #define GMEM "memory-backend-guest-memfd"
 #define MEMFD "memory-backend-memfd"
 
-static void add_backend(VM *vm, const char *properties)
+/* QEMU said so in a sentence that has these words, and the VM goes on */
+static void assert_refused(VM *vm, QDict *answer, const char *const *words)
 {
-    QDict *args = qdict_from_jsonf_nofail("{'id': 'mem0', 'size': %" PRIu64 "}",
-                                          DIMM_SIZE);
-    g_auto(GStrv) words = g_strsplit(properties, ",", 0);
+    const char *desc;
 
-    qdict_put_str(args, "qom-type", words[0]);
-    if (words[1]) {
-        qdict_put_str(args, "kvm-bind", words[1]);
-    }
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
-                             "'arguments': %p}", args);
-}
-
-#define ADD_DIMM "{'execute': 'device_add', 'arguments': {" \
-    "'driver': 'pc-dimm', 'id': 'dimm0', 'memdev': 'mem0', 'addr': %" PRIu64 "}}"
-
-/* The sentence has these words, and the VM goes on */
-static void assert_refused(VM *vm, QDict *error, const char *const *words)
-{
-    const char *desc = qdict_get_str(error, "desc");
-    g_autofree char *status = NULL;
-
+    g_assert_true(qdict_haskey(answer, "error"));
+    desc = qdict_get_str(qdict_get_qdict(answer, "error"), "desc");
     g_test_message("%s", desc);
     for (; *words; words++) {
         g_assert_nonnull(strstr(desc, *words));
     }
-    qobject_unref(error);
-    vm_do(vm, "fill 3");
-    vm_do(vm, "check 3");
+    qobject_unref(answer);
+    vm_fill(vm, 3);
+    vm_check(vm, 3);
 }
 
-#define REFUSED(vm, words, ...) do { \
-    static const char *const words_[] = { words, NULL }; \
-    assert_refused(vm, qtest_qmp_assert_failure_ref((vm)->qts, __VA_ARGS__), \
-                   words_); \
+#define REFUSED(vm, answer, ...) do { \
+    static const char *const words_[] = { __VA_ARGS__, NULL }; \
+    assert_refused(vm, answer, words_); \
 } while (0)
-#define WORDS(...) __VA_ARGS__
 
 /* Set a migration capability that not every kernel has for a memfd */
 static bool kernel_can(VM *vm, const char *capability)
@@ -99,14 +81,15 @@ static void test_snapshot_after_plug(void)
         vm_quit(vm);
         return;
     }
-    add_backend(vm, GMEM);
+    vm_add_backend(vm, GMEM, 0, DIMM_SIZE);
     /* What is not plugged is not saved */
     qtest_qmp_assert_success(vm->qts, "{'execute': 'migrate', 'arguments': {"
                              "'uri': 'exec:cat>/dev/null'}}");
     wait_for_migration_complete(vm->qts);
-    qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
-    REFUSED(vm, WORDS("background-snapshot", "'mem0'"),
-            "{'execute': 'migrate', 'arguments': {'uri': 'exec:cat>/dev/null'}}");
+    vm_add_dimm(vm, 0, DIMM_AT);
+    REFUSED(vm, qtest_qmp(vm->qts, "{'execute': 'migrate', 'arguments': {"
+                          "'uri': 'exec:cat>/dev/null'}}"),
+            "background-snapshot", "'mem0'");
     vm_assert_bound(vm, "mem0", DIMM_SIZE);
     vm_quit(vm);
 }
@@ -134,10 +117,9 @@ static void test_dirty_rate_in_quick_succession(void)
         }));
     }
     /* A thread that left without telling RCU would keep this file for ever */
-    add_backend(vm, GMEM);
+    vm_add_backend(vm, GMEM, 0, DIMM_SIZE);
     g_assert_cmpint(vm_count_gmem_fds(vm), ==, 2);
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
-                             "'arguments': {'id': 'mem0'}}");
+    vm_del_backend(vm, 0);
     vm_wait_gmem_fds(vm, 1);
     vm_quit(vm);
 }
@@ -162,8 +144,8 @@ static void test_snapshot_after_failure(void)
     migrate_qmp(vm->qts, NULL, "exec:false", NULL, "{}");
     wait_for_migration_status(vm->qts, "failed", not_completed);
     snapshot_load(vm, "one");
-    vm_do(vm, "fill 3");
-    vm_do(vm, "check 3");
+    vm_fill(vm, 3);
+    vm_check(vm, 3);
     vm_quit(vm);
     snapshot_disk_remove(tmp);
 }
@@ -181,8 +163,8 @@ static void test_snapshot_with_multifd(void)
     }
     /* As after any loadvm that fails, the VM is stopped */
     qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
-    vm_do(vm, "fill 3");
-    vm_do(vm, "check 3");
+    vm_fill(vm, 3);
+    vm_check(vm, 3);
     vm_quit(vm);
     snapshot_disk_remove(tmp);
 }
@@ -212,15 +194,18 @@ static void test_plug_that_cannot_be_bound(void)
     vm_faults_begin("");
     vm = start(GMEM, "");
     vm_wait_ready(vm);
-    add_backend(vm, GMEM ",on");
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
+                             "'qom-type': '" GMEM "', 'id': 'mem0',"
+                             "'size': %" PRIu64 ", 'kvm-bind': 'on'}}",
+                             DIMM_SIZE);
     vm_set_faults("bind=22");
-    REFUSED(vm, WORDS("'mem0'", "kvm-bind=auto"), ADD_DIMM, DIMM_AT);
+    REFUSED(vm, vm_try_dimm(vm, 0, DIMM_AT), "'mem0'", "kvm-bind=auto");
     g_assert_cmpint(vm_count_slots(vm, "mem0", NULL), ==, 0);
     vm_set_faults("");
-    qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
+    vm_add_dimm(vm, 0, DIMM_AT);
     vm_assert_bound(vm, "mem0", DIMM_SIZE);
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 5", DIMM_AT, DIMM_SIZE);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 5", DIMM_AT, DIMM_SIZE);
+    vm_fill_range(vm, DIMM_AT, DIMM_SIZE, 5);
+    vm_check_range(vm, DIMM_AT, DIMM_SIZE, 5);
     vm_faults_end();
     vm_quit(vm);
 }
@@ -231,13 +216,15 @@ static void test_properties_at_run_time(void)
     VM *vm = start(GMEM, "");
 
     vm_wait_ready(vm);
-    REFUSED(vm, WORDS("KSM"), "{'execute': 'qom-set', 'arguments': {"
-            "'path': '/objects/ram0', 'property': 'merge', 'value': true}}");
-    REFUSED(vm, WORDS("guest-memfd"), "{'execute': 'qom-set', 'arguments': {"
-            "'path': '/machine', 'property': 'guest-memfd', 'value': true}}");
-    REFUSED(vm, WORDS("kvm-bind"), "{'execute': 'qom-set', 'arguments': {"
-            "'path': '/objects/ram0', 'property': 'kvm-bind',"
-            "'value': 'off'}}");
+    REFUSED(vm, qtest_qmp(vm->qts, "{'execute': 'qom-set', 'arguments': {"
+                          "'path': '/objects/ram0', 'property': 'merge',"
+                          "'value': true}}"), "KSM");
+    REFUSED(vm, qtest_qmp(vm->qts, "{'execute': 'qom-set', 'arguments': {"
+                          "'path': '/machine', 'property': 'guest-memfd',"
+                          "'value': true}}"), "guest-memfd");
+    REFUSED(vm, qtest_qmp(vm->qts, "{'execute': 'qom-set', 'arguments': {"
+                          "'path': '/objects/ram0', 'property': 'kvm-bind',"
+                          "'value': 'off'}}"), "kvm-bind");
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_quit(vm);
 }
@@ -325,8 +312,8 @@ static void test_postcopy_to_memfd(void)
         goto out;
     }
     migrate_set_capability(src->qts, "postcopy-ram", true);
-    vm_do(src, "fill 1");
-    vm_do(src, "write64 %" PRIu64 " 1", VM_AT(100 * MiB));
+    vm_fill(src, 1);
+    vm_write64(src, VM_AT(100 * MiB), 1);
     migrate_set_parameter_int(src->qts, "max-bandwidth", MiB);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
@@ -335,10 +322,10 @@ static void test_postcopy_to_memfd(void)
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     wait_for_migration_complete(src->qts);
     wait_for_migration_complete(dst->qts);
-    g_assert_cmpint(vm_number(dst, "read64 %" PRIu64, VM_AT(100 * MiB)), ==, 1);
-    vm_do(dst, "write64 %" PRIu64 " 0", VM_AT(100 * MiB));
-    vm_do(dst, "fill 2");
-    vm_do(dst, "check 2");
+    g_assert_cmpint(vm_read64(dst, VM_AT(100 * MiB)), ==, 1);
+    vm_write64(dst, VM_AT(100 * MiB), 0);
+    vm_fill(dst, 2);
+    vm_check(dst, 2);
 out:
     vm_quit(dst);
     vm_quit(src);
@@ -452,7 +439,7 @@ static void test_no_free_files(void)
     g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
     g_assert_nonnull(strstr(text, "'policy'"));
     g_assert_nonnull(strstr(text, "cannot be found out"));
-    qtest_qmp_assert_success(vm->qts, ADD_DIMM, DIMM_AT);
+    vm_add_dimm(vm, 0, DIMM_AT);
     vm_assert_bound(vm, "mem0", DIMM_SIZE);
     vm_quit(vm);
     unlink(log);

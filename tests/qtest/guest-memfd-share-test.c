@@ -10,8 +10,8 @@
 #include "qobject/qdict.h"
 #include "../guest-memfd/pattern.h"
 #include "guest-memfd/peer.h"
+#include "guest-memfd/plug.h"
 #include "guest-memfd/virtio.h"
-#include "guest-memfd/vm.h"
 
 #define DATA        (32 * MiB)
 #define DATA_LEN    (64 * KiB)
@@ -24,7 +24,7 @@ static char *dir;
 /* The guest fills a range, which the peer sees; and the other way round */
 static void exchange(VM *vm, Peer *peer, uint64_t start)
 {
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 1", start, DATA_LEN);
+    vm_fill_range(vm, start, DATA_LEN, 1);
     for (uint64_t a = start; a < start + DATA_LEN; a += CHUNK) {
         g_autofree char *seen = peer_ask(peer, "read %" PRIu64 " %d", a,
                                          CHUNK);
@@ -42,7 +42,7 @@ static void exchange(VM *vm, Peer *peer, uint64_t start)
         answer = peer_ask(peer, "write %" PRIu64 " %s", a, other->str);
         g_assert_cmpstr(answer, ==, "ok");
     }
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 2", start, DATA_LEN);
+    vm_check_range(vm, start, DATA_LEN, 2);
 }
 
 static void test_example(const void *data)
@@ -65,14 +65,7 @@ static void test_example(const void *data)
 
     /* A DIMM is another file */
     before = peer_ask(peer, "regions");
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments':"
-                             "{'qom-type': 'memory-backend-guest-memfd',"
-                             " 'id': 'mem1', 'size': %" PRIu64 "}}",
-                             (uint64_t)DIMM_LEN);
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add', 'arguments':"
-                             "{'driver': 'pc-dimm', 'id': 'dimm1',"
-                             " 'memdev': 'mem1', 'addr': %" PRIu64 "}}",
-                             (uint64_t)DIMM);
+    vm_plug_dimm(vm, 0, DIMM_LEN, DIMM);
     after = peer_ask(peer, "regions");
     g_assert_cmpstr(before, !=, after);
     g_assert_true(g_str_has_suffix(after, " 0x100000000+0x8000000"));
@@ -82,7 +75,7 @@ static void test_example(const void *data)
     g_assert_true(g_str_has_prefix(nothing, "error no memory"));
 
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
-    vm_assert_bound(vm, "mem1", DIMM_LEN);
+    vm_assert_bound(vm, "mem0", DIMM_LEN);
 
     /* Nobody would know what the peer writes meanwhile */
     error = qtest_qmp(vm->qts, "{'execute': 'migrate', 'arguments':"

@@ -41,7 +41,7 @@ static void assert_at_rest(VM *vm, const Case *c)
 {
     vm_wait_settled(vm, "ram0");
     if (c->bind) {
-        vm_assert_hva(vm, "ram0", "disabled");
+        vm_assert_unbound(vm, "ram0", "disabled");
     } else {
         vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     }
@@ -58,19 +58,19 @@ static void test_save_and_load(const void *data)
     const Case *c = data;
     VM *vm = start(c, "");
 
-    vm_do(vm, "fill 1");
+    vm_fill(vm, 1);
     snapshot_save(vm, "one");
     assert_at_rest(vm, c);
-    vm_do(vm, "check 1");
+    vm_check(vm, 1);
 
     vm_start_count(vm, c->cpus, COUNT, COUNT_LEN);
     snapshot_save(vm, "counting");
     assert_at_rest(vm, c);
     vm_stop_count(vm);
-    vm_do(vm, "fill 2");
+    vm_fill(vm, 2);
 
     snapshot_load(vm, "one");
-    vm_do(vm, "check 1");
+    vm_check(vm, 1);
     assert_at_rest(vm, c);
 
     snapshot_load(vm, "counting");
@@ -95,21 +95,18 @@ static void test_page_tables(const void *data)
     VM *vm = start(c, dimms);
 
     for (int i = 0; i < 2; i++) {
-        vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", (uint64_t)DIMM(i),
-              (uint64_t)DIMM_LEN, i);
+        vm_fill_range(vm, DIMM(i), DIMM_LEN, i);
     }
     snapshot_save(vm, "one");
     vm_reset(vm);
     for (int i = 1; i >= 0; i--) {
-        vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 2", (uint64_t)DIMM(i),
-              (uint64_t)DIMM_LEN);
+        vm_fill_range(vm, DIMM(i), DIMM_LEN, 2);
     }
     qtest_qmp_assert_success(vm->qts, "{'execute': 'stop'}");
     snapshot_load(vm, "one");
     qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
     for (int i = 0; i < 2; i++) {
-        vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", (uint64_t)DIMM(i),
-              (uint64_t)DIMM_LEN, i);
+        vm_check_range(vm, DIMM(i), DIMM_LEN, i);
     }
     assert_at_rest(vm, c);
     quit(vm);

@@ -39,7 +39,7 @@ static void record(void)
     VM *vm = START_VM("32M", "");
 
     vm_wait_ready(vm);
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 1", VM_AT(16 * MiB), 4 * MiB);
+    vm_fill_range(vm, VM_AT(16 * MiB), 4 * MiB, 1);
     migrate_qmp(vm->qts, NULL, uri, NULL, "{}");
     wait_for_migration_complete(vm->qts);
     vm_quit(vm);
@@ -76,7 +76,7 @@ static void test_whole(void)
 
     g_assert_true(load(vm, stream, stream_len));
     qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 1", VM_AT(16 * MiB), 4 * MiB);
+    vm_check_range(vm, VM_AT(16 * MiB), 4 * MiB, 1);
     vm_quit(vm);
 }
 

@@ -11,7 +11,7 @@
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 #include "guest-memfd/file.h"
-#include "guest-memfd/vm.h"
+#include "guest-memfd/plug.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
@@ -70,7 +70,7 @@ static void start_logging(VM *vm)
     while (read_ram_property_int(vm->qts, "dirty-sync-count") < 1) {
         g_usleep(1000);
     }
-    vm_assert_hva(vm, "ram0", "dirty-log");
+    vm_assert_unbound(vm, "ram0", "dirty-log");
 }
 
 static void stop_logging(VM *vm)
@@ -82,7 +82,7 @@ static void stop_logging(VM *vm)
 /* QEMU ends the log of a VM that is stopped when that goes on */
 static void assert_still_logged(VM *vm)
 {
-    vm_assert_hva(vm, "ram0", "dirty-log");
+    vm_assert_unbound(vm, "ram0", "dirty-log");
 }
 
 static void qmp(VM *vm, const char *command)
@@ -122,7 +122,7 @@ static void test_mapped_again(void)
     uint64_t resident;
 
     vm_wait_ready(vm);
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 1", VM_AT(300 * MiB), 256 * MiB);
+    vm_fill_range(vm, VM_AT(300 * MiB), 256 * MiB, 1);
     resident = gmem_file_resident(file, 0, RAM_SIZE);
     g_assert_cmpint(resident, <, 300 * MiB);
     g_assert_cmpint(gmem_smaps(vm, "Rss"), <, 64 * MiB);
@@ -133,7 +133,7 @@ static void test_mapped_again(void)
         VM_WAIT(gmem_smaps(vm, "Rss") >= resident);
     }
     g_assert_cmpint(gmem_file_resident(file, 0, RAM_SIZE), ==, resident);
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 1", VM_AT(300 * MiB), 256 * MiB);
+    vm_check_range(vm, VM_AT(300 * MiB), 256 * MiB, 1);
     gmem_file_close(file);
     vm_quit(vm);
 }
@@ -179,7 +179,7 @@ static void test_stopped(void)
     VM *vm = start("");
 
     vm_wait_ready(vm);
-    vm_do(vm, "write64 %" PRIu64 " 1", WORD);
+    vm_write64(vm, WORD, 1);
     start_logging(vm);
     qmp(vm, "stop");
     stop_logging(vm);
@@ -191,27 +191,20 @@ static void test_stopped(void)
     assert_still_logged(vm);
 
     /* A DIMM comes and goes meanwhile, and the machine is reset */
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
-                             "'qom-type': 'memory-backend-guest-memfd',"
-                             "'id': 'mem0', 'size': %" PRIu64 "}}",
-                             (uint64_t)(300 * MiB));
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add', 'arguments': {"
-                             "'driver': 'pc-dimm', 'id': 'dimm0',"
-                             "'memdev': 'mem0', 'addr': %" PRIu64 "}}",
-                             (uint64_t)DIMM_AT);
+    vm_plug_dimm(vm, 0, 300 * MiB, DIMM_AT);
     vm_assert_bound(vm, "mem0", 300 * MiB);
     assert_still_logged(vm);
     qtest_writeq(vm->qts, DIMM_AT, 42);
     qmp(vm, "system_reset");
-    vm_remove_dimm(vm, 0, 0);
+    vm_remove_dimm(vm, 0);
     assert_still_logged(vm);
 
     qmp(vm, "cont");
     vm_wait_ready(vm);
     vm_wait_settled(vm, "ram0");
     vm_assert_bound(vm, "ram0", RAM_SIZE);
-    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, WORD), ==, 1);
-    vm_do(vm, "write64 %" PRIu64 " 2", WORD);
+    g_assert_cmphex(vm_read64(vm, WORD), ==, 1);
+    vm_write64(vm, WORD, 2);
     g_assert_cmphex(qtest_readq(vm->qts, WORD), ==, 2);
     vm_quit(vm);
 }
@@ -268,7 +261,7 @@ static void test_unchanged(void)
     int told;
 
     vm_wait_ready(vm);
-    vm_do(vm, "write64 %" PRIu64 " 1", WORD);
+    vm_write64(vm, WORD, 1);
     told = count_told(log, from);
     g_assert_cmpint(told, >, 0);
 #ifndef HOST_AARCH64
@@ -284,20 +277,13 @@ static void test_unchanged(void)
     }
 #endif
     for (int i = 0; i < 3; i++) {
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
-                                 "'arguments': {'qom-type':"
-                                 "'memory-backend-guest-memfd', 'id': 'mem0',"
-                                 "'size': %" PRIu64 "}}", (uint64_t)(64 * MiB));
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
-                                 "'arguments': {'driver': 'pc-dimm',"
-                                 "'id': 'dimm0', 'memdev': 'mem0', 'addr': %"
-                                 PRIu64 "}}", (uint64_t)DIMM_AT);
-        vm_remove_dimm(vm, 0, 0);
+        vm_plug_dimm(vm, 0, 64 * MiB, DIMM_AT);
+        vm_remove_dimm(vm, 0);
         vm_reset(vm);
     }
     g_assert_cmpint(count_told(log, from), ==, told);
     vm_assert_bound(vm, "ram0", RAM_SIZE);
-    g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, WORD), ==, 1);
+    g_assert_cmphex(vm_read64(vm, WORD), ==, 1);
     vm_quit(vm);
     unlink(log);
 }
@@ -375,7 +361,7 @@ static void migrate_past(VM *src, VM *dst, const char *uri)
     const uint64_t sent = 128 * MiB;
 
     /* What the pass has to do then takes minutes */
-    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", 400 * MiB, 32 * MiB);
+    vm_fill_range(src, 400 * MiB, 32 * MiB, 1);
     migrate_set_parameter_int(src->qts, "downtime-limit", 1);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 200 * KiB);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
@@ -419,19 +405,19 @@ static void test_late_delete(const void *data)
     VM *src, *dst;
 
     start_late(c, &src, &dst);
-    vm_do(src, "write64 %" PRIu64 " 0x1111", word);
+    vm_write64(src, word, 0x1111);
 
     vm_set_faults(c->refused);
     migrate_past(src, dst, uri);
     g_assert_cmpint(vm_count_slots(src, "ram0", "bound"), >, 0);
 
-    vm_do(src, "write64 %" PRIu64 " 0x2222", word);
+    vm_write64(src, word, 0x2222);
     vm_set_faults("");
     vm_do(src, "pam on");
-    vm_assert_hva(src, "ram0", "dirty-log");
+    vm_assert_unbound(src, "ram0", "dirty-log");
     migrate_to_end(src, dst);
     vm_faults_end();
-    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, word), ==, 0x2222);
+    g_assert_cmphex(vm_read64(dst, word), ==, 0x2222);
     vm_quit(dst);
     vm_quit(src);
 }
@@ -442,6 +428,40 @@ static const Late late[] = {
     { "clean-bitmap", "", "protect=0", "delete=12" },
     { "dirty-ring", ",dirty-ring-size=4096", "", "delete=12" },
 };
+
+/* PAM opens and closes shadow RAM below 1 MiB; resets go in between */
+static void test_pam_resets(const void *data)
+{
+    const VMKind *c = data;
+    VM *vm = vm_start("-machine %s,memory-backend=ram0 -smp %d -m " VM_RAM " "
+                      VM_BACKEND, c->machine, c->cpus);
+    uint64_t open, closed;
+
+    vm_wait_ready(vm);
+    vm_do(vm, "pam on");
+    vm_fill(vm, 5);
+    vm_fill_range(vm, 0xc0000, 0x40000, 6);
+    open = vm_info_number(vm, "ram0", "bound");
+    vm_do(vm, "pam off");
+    closed = vm_info_number(vm, "ram0", "bound");
+    g_assert_cmpint(open - closed, >=, 128 * KiB);
+
+    for (int i = 0; i < 20; i++) {
+        vm_do(vm, i % 2 ? "pam on" : "pam off");
+        qmp(vm, "system_reset");
+        qtest_qmp_eventwait(vm->qts, "RESET");
+        vm_wait_ready(vm);
+        vm_do(vm, "pam off");
+        g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, closed);
+        vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
+        vm_do(vm, "pam on");
+        g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, open);
+        vm_check_range(vm, 0xc0000, 0x40000, 6);
+        vm_check_range(vm, 0x200000, 0x100000, 5);
+    }
+    vm_check_range(vm, 0x200000, VM_RAM_SIZE - 2 * MiB, 5);
+    vm_quit(vm);
+}
 
 /* RAM at 0xd0000 to 0xd7fff shows, or not: one change of one register of q35 */
 static void set_pam(VM *vm, bool on)
@@ -464,17 +484,17 @@ static void test_hidden(const void *data)
 
     start_late(c, &src, &dst);
     set_pam(src, true);
-    vm_do(src, "write64 %" PRIu64 " 0x1111", word);
+    vm_write64(src, word, 0x1111);
 
     vm_set_faults(c->refused);
     migrate_past(src, dst, uri);
-    vm_do(src, "write64 %" PRIu64 " 0x2222", word);
+    vm_write64(src, word, 0x2222);
     set_pam(src, false);
     vm_set_faults("");
     migrate_to_end(src, dst);
     vm_faults_end();
     set_pam(dst, true);
-    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, word), ==, 0x2222);
+    g_assert_cmphex(vm_read64(dst, word), ==, 0x2222);
     vm_quit(dst);
     vm_quit(src);
 }
@@ -500,9 +520,9 @@ static void test_late_log(void)
     VM *src, *dst;
 
     start_late(&c, &src, &dst);
-    vm_do(src, "write64 %" PRIu64 " 0x1111", (uint64_t)(64 * MiB));
+    vm_write64(src, 64 * MiB, 0x1111);
     /* A pass that takes longer than QEMU needs to know its bandwidth */
-    vm_do(src, "fillr %" PRIu64 " %" PRIu64 " 1", 400 * MiB, 8 * MiB);
+    vm_fill_range(src, 400 * MiB, 8 * MiB, 1);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 16 * MiB);
     vm_set_faults("log=12");
     migrate_set_parameter_int(src->qts, "downtime-limit", 1);
@@ -514,24 +534,9 @@ static void test_late_log(void)
     wait_for_migration_complete(src->qts);
     wait_for_migration_complete(dst->qts);
     vm_faults_end();
-    g_assert_cmphex(vm_number(dst, "read64 %" PRIu64, (uint64_t)(64 * MiB)),
-                    ==, 0x1111);
+    g_assert_cmphex(vm_read64(dst, 64 * MiB), ==, 0x1111);
     vm_quit(dst);
     vm_quit(src);
-}
-
-static void plug(VM *vm, const char *type, int i)
-{
-    g_autofree char *mem = g_strdup_printf("mem%d", i);
-    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
-
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add', 'arguments': {"
-                             "'qom-type': %s, 'id': %s, 'size': %" PRIu64 "}}",
-                             type, mem, (uint64_t)(64 * MiB));
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add', 'arguments': {"
-                             "'driver': 'pc-dimm', 'id': %s, 'memdev': %s,"
-                             "'addr': %" PRIu64 "}}", dimm, mem,
-                             (uint64_t)DIMM_AT);
 }
 
 /*
@@ -545,11 +550,12 @@ static void test_kept(void)
 
     start_late(&c, &vm, &other);
     vm_quit(other);
-    plug(vm, "memory-backend-guest-memfd", 0);
+    vm_plug_dimm(vm, 0, 64 * MiB, DIMM_AT);
     vm_set_faults("delete=12");
-    vm_remove_dimm(vm, 0, 0);
+    vm_remove_dimm(vm, 0);
     VM_WAIT(vm_has_status(vm, "internal-error"));
-    plug(vm, "memory-backend-memfd", 1);
+    vm_add_backend(vm, "memory-backend-memfd", 1, 64 * MiB);
+    vm_add_dimm(vm, 1, DIMM_AT);
     migrate_qmp(vm->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
     wait_for_migration_complete(vm->qts);
     vm_faults_end();
@@ -593,6 +599,7 @@ int main(int argc, char **argv)
     qtest_add_data_func("/guest-memfd/switch/prepared/dirty-rate", "dirty-rate",
                         test_prepared);
 #ifndef HOST_AARCH64
+    vm_add_tests("switch/pam-resets", test_pam_resets);
     qtest_add_func("/guest-memfd/switch/late-log", test_late_log);
     qtest_add_func("/guest-memfd/switch/kept", test_kept);
     for (int i = 0; i < ARRAY_SIZE(late); i++) {

@@ -12,6 +12,7 @@
 #include "qobject/qlist.h"
 #include "guest-memfd/vm.h"
 
+/* Where a test is not about all of RAM: that takes seconds in tests/nested */
 #define PART    (8 * MiB)
 #define MIDDLE  VM_AT(64 * MiB)
 
@@ -22,17 +23,6 @@ static VM *start(const char *machine, const char *extra)
 
     vm_wait_ready(vm);
     return vm;
-}
-
-/* Where a test is not about all of RAM: that takes seconds in tests/nested */
-static void fill(VM *vm, uint64_t at, int seed)
-{
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", at, PART, seed);
-}
-
-static void check(VM *vm, uint64_t at, int seed)
-{
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", at, PART, seed);
 }
 
 static VM *start_kind(const VMKind *kind)
@@ -145,12 +135,12 @@ static void test_properties(void)
         g_assert_cmpstr(value->str, ==, rows[i].expect);
         qobject_unref(rsp);
         if (strstr(rows[i].set, "kvm-bind=off")) {
-            vm_assert_hva(vm, "ram0", "disabled");
+            vm_assert_unbound(vm, "ram0", "disabled");
         } else {
             vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
         }
-        fill(vm, MIDDLE, 7);
-        check(vm, MIDDLE, 7);
+        vm_fill_range(vm, MIDDLE, PART, 7);
+        vm_check_range(vm, MIDDLE, PART, 7);
         vm_quit(vm);
     }
 }
@@ -239,9 +229,9 @@ static void test_bind_refused_auto(void)
     vm = start(VM_TYPE, "");
     vm_faults_end();
 
-    vm_assert_hva(vm, "ram0", "refused");
-    fill(vm, MIDDLE, 3);
-    check(vm, MIDDLE, 3);
+    vm_assert_unbound(vm, "ram0", "refused");
+    vm_fill_range(vm, MIDDLE, PART, 3);
+    vm_check_range(vm, MIDDLE, PART, 3);
     vm_quit(vm);
 }
 
@@ -273,9 +263,9 @@ static void test_probe_fails(const void *fault)
     vm = start(VM_TYPE, "");
     vm_faults_end();
     g_assert_cmpint(vm_count_failed_calls(), ==, 1);
-    vm_assert_hva(vm, "ram0", "kernel-bug");
-    fill(vm, MIDDLE, 3);
-    check(vm, MIDDLE, 3);
+    vm_assert_unbound(vm, "ram0", "kernel-bug");
+    vm_fill_range(vm, MIDDLE, PART, 3);
+    vm_check_range(vm, MIDDLE, PART, 3);
     vm_quit(vm);
 }
 #endif
@@ -295,7 +285,7 @@ static VM *start_faulty(int err, int flags, const char *extra)
     vm_faults_begin("");
     vm = start(VM_TYPE, extra);
     vm_faults_end();
-    fill(vm, FILLED, 4);
+    vm_fill_range(vm, FILLED, PART, 4);
     vm_set_faults(fault);
     return vm;
 }
@@ -308,9 +298,9 @@ static void test_fault_poison(void)
     vm_poke(vm);
     qtest_qmp_eventwait(vm->qts, "RESET");
     vm_wait_ready(vm);
-    vm_do(vm, "zero %" PRIu64 " 4096", FAULT_ADDRESS);
-    vm_do(vm, "checkr %" PRIu64 " 4096 4", FAULT_ADDRESS - 4096);
-    vm_do(vm, "checkr %" PRIu64 " 4096 4", FAULT_ADDRESS + 4096);
+    vm_check_zero(vm, FAULT_ADDRESS, 4096);
+    vm_check_range(vm, FAULT_ADDRESS - 4096, 4096, 4);
+    vm_check_range(vm, FAULT_ADDRESS + 4096, 4096, 4);
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_quit(vm);
 }
@@ -330,7 +320,7 @@ static void test_fault_stop(const void *err)
     qtest_qmp_assert_success(vm->qts, "{'execute': 'system_reset'}");
     qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
     vm_wait_ready(vm);
-    check(vm, FILLED, 4);
+    vm_check_range(vm, FILLED, PART, 4);
     vm_quit(vm);
 }
 
@@ -363,8 +353,8 @@ static void test_bound(const void *kind)
     VM *vm = start_kind(kind);
 
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
-    vm_do(vm, "fill 42");
-    vm_do(vm, "check 42");
+    vm_fill(vm, 42);
+    vm_check(vm, 42);
     vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
     vm_quit(vm);
 }
@@ -380,7 +370,7 @@ static void test_guest_writes_host_reads(void)
         uint64_t value = 0x1122334455667788 + i;
 
         g_assert_cmphex(qtest_readq(vm->qts, addresses[i]), !=, value);
-        vm_do(vm, "write64 %" PRIu64 " %" PRIu64, addresses[i], value);
+        vm_write64(vm, addresses[i], value);
         g_assert_cmphex(qtest_readq(vm->qts, addresses[i]), ==, value);
     }
     vm_quit(vm);
@@ -398,11 +388,9 @@ static void test_host_writes_guest_reads(void)
 
         /* once before the guest ever touched the page, once after */
         qtest_writeq(vm->qts, addresses[i], value);
-        g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, addresses[i]), ==,
-                        value);
+        g_assert_cmphex(vm_read64(vm, addresses[i]), ==, value);
         qtest_writeq(vm->qts, addresses[i], ~value);
-        g_assert_cmphex(vm_number(vm, "read64 %" PRIu64, addresses[i]), ==,
-                        ~value);
+        g_assert_cmphex(vm_read64(vm, addresses[i]), ==, ~value);
     }
     vm_quit(vm);
 }
@@ -415,37 +403,6 @@ static void test_execute(void)
     for (uint64_t at = 32 * MiB; at < 40 * MiB; at += MiB + 4096) {
         vm_do(vm, "exec %" PRIu64, VM_AT(at));
     }
-    vm_quit(vm);
-}
-
-/* PAM opens and closes shadow RAM below 1 MiB; resets go in between */
-static void test_pam_resets(const void *kind)
-{
-    VM *vm = start_kind(kind);
-    uint64_t open, closed;
-
-    vm_do(vm, "pam on");
-    vm_do(vm, "fill 5");
-    vm_do(vm, "fillr 0xc0000 0x40000 6");
-    open = vm_info_number(vm, "ram0", "bound");
-    vm_do(vm, "pam off");
-    closed = vm_info_number(vm, "ram0", "bound");
-    g_assert_cmpint(open - closed, >=, 128 * KiB);
-
-    for (int i = 0; i < 20; i++) {
-        vm_do(vm, i % 2 ? "pam on" : "pam off");
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'system_reset'}");
-        qtest_qmp_eventwait(vm->qts, "RESET");
-        vm_wait_ready(vm);
-        vm_do(vm, "pam off");
-        g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, closed);
-        vm_assert_bound(vm, "ram0", VM_RAM_SIZE);
-        vm_do(vm, "pam on");
-        g_assert_cmpint(vm_info_number(vm, "ram0", "bound"), ==, open);
-        vm_do(vm, "checkr 0xc0000 0x40000 6");
-        vm_do(vm, "checkr 0x200000 0x100000 5");
-    }
-    vm_do(vm, "checkr 0x200000 %" PRIu64 " 5", VM_RAM_SIZE - 2 * MiB);
     vm_quit(vm);
 }
 
@@ -466,12 +423,12 @@ static void test_two_backends(void)
     vm_assert_bound(vm, "node1", 128 * MiB);
 
     /* The same offset in each file */
-    vm_do(vm, "write64 %" PRIu64 " 1", first);
-    vm_do(vm, "write64 %" PRIu64 " 2", second);
-    g_assert_cmpint(vm_number(vm, "read64 %" PRIu64, first), ==, 1);
-    g_assert_cmpint(vm_number(vm, "read64 %" PRIu64, second), ==, 2);
-    fill(vm, VM_AT(128 * MiB - PART / 2), 9);
-    check(vm, VM_AT(128 * MiB - PART / 2), 9);
+    vm_write64(vm, first, 1);
+    vm_write64(vm, second, 2);
+    g_assert_cmpint(vm_read64(vm, first), ==, 1);
+    g_assert_cmpint(vm_read64(vm, second), ==, 2);
+    vm_fill_range(vm, VM_AT(128 * MiB - PART / 2), PART, 9);
+    vm_check_range(vm, VM_AT(128 * MiB - PART / 2), PART, 9);
     vm_quit(vm);
 }
 
@@ -481,110 +438,12 @@ static void test_two_vms(void)
 
     vm_assert_bound(a, "ram0", VM_RAM_SIZE);
     vm_assert_bound(b, "ram0", VM_RAM_SIZE);
-    fill(a, MIDDLE, 1);
-    fill(b, MIDDLE, 2);
-    check(a, MIDDLE, 1);
+    vm_fill_range(a, MIDDLE, PART, 1);
+    vm_fill_range(b, MIDDLE, PART, 2);
+    vm_check_range(a, MIDDLE, PART, 1);
     vm_quit(a);
-    check(b, MIDDLE, 2);
+    vm_check_range(b, MIDDLE, PART, 2);
     vm_quit(b);
-}
-
-/* Hotplug */
-
-static void test_dimm(const void *data)
-{
-    const VMKind *kind = data;
-    const uint64_t dimm = 4 * GiB, size = 16 * MiB;
-    VM *vm = vm_start("-machine %s,memory-backend=ram0 -smp %d -m " VM_RAM
-                      ",slots=2,maxmem=1G " VM_BACKEND,
-                      kind->machine, kind->cpus);
-    int fds;
-
-    vm_wait_ready(vm);
-    fds = vm_count_gmem_fds(vm);
-    for (int i = 0; i < 5; i++) {
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'object-add',"
-            "'arguments': {'qom-type': 'memory-backend-guest-memfd',"
-            "'id': 'mem1', 'size': %" PRIu64 "}}", size);
-        g_assert_cmpint(vm_info_number(vm, "mem1", "bound"), ==, 0);
-        qtest_qmp_assert_success(vm->qts, "{'execute': 'device_add',"
-            "'arguments': {'driver': 'pc-dimm', 'id': 'dimm1',"
-            "'memdev': 'mem1', 'addr': %" PRIu64 "}}", dimm);
-        vm_assert_bound(vm, "mem1", size);
-
-        vm_do(vm, "zero %" PRIu64 " %" PRIu64, dimm, size);
-        vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " 8", dimm, size);
-        vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " 8", dimm, size);
-
-        /* in use */
-        qobject_unref(qtest_qmp_assert_failure_ref(vm->qts,
-            "{'execute': 'object-del', 'arguments': {'id': 'mem1'}}"));
-
-        qtest_qmp_assert_success(vm->qts,
-            "{'execute': 'device_del', 'arguments': {'id': 'dimm1'}}");
-        vm_eject_dimm(vm, 0);
-        qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
-        g_assert_cmpint(vm_info_number(vm, "mem1", "bound"), ==, 0);
-        qtest_qmp_assert_success(vm->qts,
-            "{'execute': 'object-del', 'arguments': {'id': 'mem1'}}");
-        g_assert_false(vm_info_exists(vm, "mem1"));
-        vm_wait_gmem_fds(vm, fds);
-    }
-    vm_quit(vm);
-}
-
-/* The file */
-
-static void test_cloexec(void)
-{
-    VM *vm = start(VM_TYPE, "");
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd",
-                                            (int)qtest_pid(vm->qts));
-    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
-    const char *name;
-    int found = 0;
-
-    while ((name = g_dir_read_name(dir))) {
-        g_autofree char *link = g_build_filename(path, name, NULL);
-        g_autofree char *target = g_file_read_link(link, NULL);
-        g_autofree char *info = g_strdup_printf("/proc/%d/fdinfo/%s",
-                                                (int)qtest_pid(vm->qts), name);
-        g_autofree char *text = NULL;
-        unsigned flags;
-
-        if (target && strstr(target, "kvm-gmem")) {
-            g_assert_true(g_file_get_contents(info, &text, NULL, NULL));
-            g_assert_cmpint(sscanf(strstr(text, "flags:"), "flags: %o",
-                                   &flags), ==, 1);
-            g_assert_cmphex(flags & O_CLOEXEC, ==, O_CLOEXEC);
-            found++;
-        }
-    }
-    g_assert_cmpint(found, ==, 1);
-    vm_quit(vm);
-}
-
-static int64_t unevictable_kib(void)
-{
-    g_autofree char *text = NULL;
-
-    g_assert_true(g_file_get_contents("/proc/meminfo", &text, NULL, NULL));
-    return g_ascii_strtoll(strstr(text, "Unevictable:") + 12, NULL, 0);
-}
-
-/* The pages of a guest_memfd are unevictable: they must go with the process */
-static void test_exit_frees_memory(void)
-{
-    const int64_t kib = MiB;    /* of 1 GiB: more than other tests' noise */
-    int64_t before = unevictable_kib(), during;
-    VM *vm = vm_start("-machine " VM_TYPE ",memory-backend=big -m 1G -object "
-                      "memory-backend-guest-memfd,id=big,size=1G,prealloc=on");
-
-    vm_wait_ready(vm);
-    during = unevictable_kib();
-    g_assert_cmpint(during - before, >, kib / 2);
-    vm_quit(vm);
-    VM_WAIT(unevictable_kib() - before < kib / 2);
 }
 
 int main(int argc, char **argv)
@@ -624,12 +483,8 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/execute", test_execute);
     qtest_add_func("/guest-memfd/two-backends", test_two_backends);
     qtest_add_func("/guest-memfd/two-vms", test_two_vms);
-    vm_add_tests("dimm", test_dimm);
-    qtest_add_func("/guest-memfd/cloexec", test_cloexec);
-    qtest_add_func("/guest-memfd/exit-frees-memory", test_exit_frees_memory);
     if (g_str_equal(qtest_get_arch(), "x86_64")) {
         qtest_add_func("/guest-memfd/fault/poison", test_fault_poison);
-        vm_add_tests("pam-resets", test_pam_resets);
     }
 
     return g_test_run();

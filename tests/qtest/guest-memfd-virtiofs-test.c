@@ -130,12 +130,6 @@ static void read_file(Fs *fs)
     }
 }
 
-static void fill(Fs *fs, uint64_t seed)
-{
-    vm_do(fs->vm, "fillr %" PRIu64 " %" PRIu64 " %" PRIu64, DATA, DATA_LEN,
-          seed);
-}
-
 /* From the guest to the file and back */
 static void write_and_read(Fs *fs, uint64_t seed)
 {
@@ -143,7 +137,7 @@ static void write_and_read(Fs *fs, uint64_t seed)
     g_autofree char *content = NULL;
     size_t len;
 
-    fill(fs, seed);
+    vm_fill_range(fs->vm, DATA, DATA_LEN, seed);
     write_file(fs);
     g_assert_true(g_file_get_contents(path, &content, &len, NULL));
     g_assert_cmpint(len, ==, DATA_LEN);
@@ -151,10 +145,9 @@ static void write_and_read(Fs *fs, uint64_t seed)
         g_assert_cmphex(ldq_le_p(content + i), ==,
                         guest_memfd_pattern(DATA + i, seed));
     }
-    fill(fs, GARBAGE);
+    vm_fill_range(fs->vm, DATA, DATA_LEN, GARBAGE);
     read_file(fs);
-    vm_do(fs->vm, "checkr %" PRIu64 " %" PRIu64 " %" PRIu64, DATA, DATA_LEN,
-          seed);
+    vm_check_range(fs->vm, DATA, DATA_LEN, seed);
 }
 
 static void start(Fs *fs)

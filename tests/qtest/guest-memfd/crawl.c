@@ -23,13 +23,13 @@ void crawl_start(VM *vm, uint64_t start)
     migrate_set_parameter_int(vm->qts, "max-bandwidth", CRAWL_BANDWIDTH);
     migrate_qmp(vm->qts, NULL, "exec:cat > /dev/null", NULL, "{}");
     VM_WAIT(read_ram_property_int(vm->qts, "dirty-sync-count") >= 1);
-    vm_assert_hva(vm, "ram0", "dirty-log");
+    vm_assert_unbound(vm, "ram0", "dirty-log");
 }
 
 void crawl_cancel(VM *vm)
 {
     g_assert_cmpint(read_ram_property_int(vm->qts, "dirty-sync-count"), ==, 1);
-    vm_assert_hva(vm, "ram0", "dirty-log");
+    vm_assert_unbound(vm, "ram0", "dirty-log");
     migrate_cancel(vm->qts);
     wait_for_migration_status(vm->qts, "cancelled", never_completed);
     crawl_wait_bound(vm);

@@ -14,25 +14,16 @@
 /* Take QEMU's descriptor, which cannot be opened by its link in /proc */
 static int take_fd(VM *vm, uint64_t size)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd",
-                                            (int)qtest_pid(vm->qts));
-    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    g_autoptr(GArray) fds = vm_list_fds(vm, VM_GMEM_LINK);
     int process = syscall(SYS_pidfd_open, qtest_pid(vm->qts), 0);
-    const char *name;
     int found = -1;
 
-    g_assert(dir);
     g_assert_cmpint(process, >=, 0);
-    while (found < 0 && (name = g_dir_read_name(dir))) {
-        g_autofree char *link = g_build_filename(path, name, NULL);
-        g_autofree char *target = g_file_read_link(link, NULL);
+    for (int i = 0; found < 0 && i < fds->len; i++) {
+        int fd = syscall(SYS_pidfd_getfd, process, g_array_index(fds, int, i),
+                         0);
         struct stat st;
-        int fd;
 
-        if (!target || !strstr(target, "kvm-gmem")) {
-            continue;
-        }
-        fd = syscall(SYS_pidfd_getfd, process, atoi(name), 0);
         g_assert_cmpint(fd, >=, 0);
         g_assert_cmpint(fstat(fd, &st), ==, 0);
         if (st.st_size == size) {
@@ -113,7 +104,7 @@ uint64_t gmem_smaps(VM *vm, const char *field)
     lines = g_strsplit(text, "\n", 0);
     for (char **line = lines; *line; line++) {
         if (g_ascii_isxdigit(**line) && !g_ascii_isupper(**line)) {
-            ours = strstr(*line, "kvm-gmem");
+            ours = strstr(*line, VM_GMEM_LINK);
         } else if (ours && g_str_has_prefix(*line, field)) {
             sum += g_ascii_strtoull(*line + strlen(field) + 1, NULL, 0) * KiB;
             seen = true;

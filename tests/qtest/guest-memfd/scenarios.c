@@ -10,6 +10,7 @@
 #include "../../guest-memfd/pattern.h"
 #include "../migration/migration-qmp.h"
 #include "../migration/migration-util.h"
+#include "plug.h"
 #include "scenarios.h"
 
 /* Between them are the rings of drivers, before them what PAM opens */
@@ -30,34 +31,17 @@ char *scenario_tmp;
  * The VM
  */
 
-static void fill(VM *vm, uint64_t start, uint64_t len, int seed)
-{
-    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %d", start, len, seed);
-}
-
-static void check(VM *vm, uint64_t start, uint64_t len, int seed)
-{
-    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %d", start, len, seed);
-}
-
 static void keep(SweptVM *swept)
 {
-    fill(swept->vm, KEPT, KEPT_LEN, swept->seed + 1);
+    vm_fill_range(swept->vm, KEPT, KEPT_LEN, swept->seed + 1);
     swept->seed += !swept->vm->stopped;
 }
 
 static int count_fds(VM *vm)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/fd",
-                                            (int)qtest_pid(vm->qts));
-    g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
-    int n = 0;
+    g_autoptr(GArray) fds = vm_list_fds(vm, "");
 
-    g_assert(dir);
-    while (g_dir_read_name(dir)) {
-        n++;
-    }
-    return n;
+    return fds->len;
 }
 
 static char *make_disk(void)
@@ -143,9 +127,9 @@ void swept_check(SweptVM *swept)
         if (!vm_has_status(vm, "running")) {
             qtest_qmp_assert_success(vm->qts, "{'execute': 'cont'}");
         }
-        check(vm, KEPT, KEPT_LEN, swept->seed);
-        fill(vm, FREE, FREE_LEN, swept->seed);
-        check(vm, FREE, FREE_LEN, swept->seed);
+        vm_check_range(vm, KEPT, KEPT_LEN, swept->seed);
+        vm_fill_range(vm, FREE, FREE_LEN, swept->seed);
+        vm_check_range(vm, FREE, FREE_LEN, swept->seed);
     }
     vm->stopped = vm_has_status(vm, "internal-error");
     if (vm->stopped) {
@@ -170,22 +154,29 @@ bool swept_is_as_new(const Scenario *s, SweptVM *swept)
 }
 
 /* Returns: false if QEMU refused, in a sentence */
+static bool is_done(SweptVM *swept, QDict *answer)
+{
+    bool done = qdict_haskey(answer, "return");
+
+    if (!done) {
+        g_test_message("refused: %s",
+                       qdict_get_str(qdict_get_qdict(answer, "error"), "desc"));
+        swept->refused++;
+    }
+    qobject_unref(answer);
+    return done;
+}
+
 G_GNUC_PRINTF(3, 0)
 static bool try(SweptVM *swept, VM *vm, const char *fmt, ...)
 {
-    g_autoptr(QDict) rsp = NULL;
+    QDict *answer;
     va_list ap;
 
     va_start(ap, fmt);
-    rsp = qtest_vqmp(vm->qts, fmt, ap);
+    answer = qtest_vqmp(vm->qts, fmt, ap);
     va_end(ap);
-    if (qdict_haskey(rsp, "return")) {
-        return true;
-    }
-    g_test_message("refused: %s",
-                   qdict_get_str(qdict_get_qdict(rsp, "error"), "desc"));
-    swept->refused++;
-    return false;
+    return is_done(swept, answer);
 }
 
 /*
@@ -205,17 +196,11 @@ static bool add_backend(const Scenario *s, SweptVM *swept)
                (uint64_t)DIMM_LEN, strstr(s->name, "bind-on") ? "on" : "auto");
 }
 
-static void del_backend(SweptVM *swept)
-{
-    qtest_qmp_assert_success(swept->vm->qts, "{'execute': 'object-del',"
-                             "'arguments': {'id': 'mem0'}}");
-}
-
 static void object(const Scenario *s, SweptVM *swept)
 {
     for (int i = 0; i < 2; i++) {
         if (add_backend(s, swept)) {
-            del_backend(swept);
+            vm_del_backend(swept->vm, 0);
         }
     }
 }
@@ -228,16 +213,14 @@ static bool plug(const Scenario *s, SweptVM *swept)
     if (!add_backend(s, swept)) {
         return false;
     }
-    if (!try(swept, vm, "{'execute': 'device_add', 'arguments': {"
-             "'driver': 'pc-dimm', 'id': 'dimm0', 'memdev': 'mem0',"
-             "'addr': %" PRIu64 "}}", (uint64_t)DIMM_AT)) {
-        del_backend(swept);
+    if (!is_done(swept, vm_try_dimm(vm, 0, DIMM_AT))) {
+        vm_del_backend(vm, 0);
         return false;
     }
-    fill(vm, DIMM_AT, DIMM_LEN, 2);
-    check(vm, DIMM_AT, DIMM_LEN, 2);
+    vm_fill_range(vm, DIMM_AT, DIMM_LEN, 2);
+    vm_check_range(vm, DIMM_AT, DIMM_LEN, 2);
     if (!vm->stopped) {
-        vm_remove_dimm(vm, 0, 0);
+        vm_remove_dimm(vm, 0);
     }
     return true;
 }
@@ -279,13 +262,13 @@ static void virtio_mem(const Scenario *s, SweptVM *swept)
 
     virtio_mem_request(vm, DIMM_LEN);
     if (virtio_mem_try(swept->driver, true, start, DIMM_LEN)) {
-        fill(vm, start, DIMM_LEN, 2);
+        vm_fill_range(vm, start, DIMM_LEN, 2);
         virtio_mem_request(vm, 0);
         if (virtio_mem_try(swept->driver, false, start, DIMM_LEN)) {
             return;
         }
         /* Then it keeps what it has */
-        check(vm, start, DIMM_LEN, 2);
+        vm_check_range(vm, start, DIMM_LEN, 2);
     }
     swept->refused++;
     swept->used = true;

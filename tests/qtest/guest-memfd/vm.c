@@ -16,18 +16,6 @@
 #include "qobject/qlist.h"
 #include "vm.h"
 
-/* The controller of DIMMs: an I/O port, or memory */
-#ifdef HOST_AARCH64
-#define DIMM_OUT(size)      qtest_write##size
-#define DIMM_CONTROLLER     0x9070000
-#else
-#define DIMM_OUT(size)      qtest_out##size
-#define DIMM_CONTROLLER     0xa00
-#endif
-#define DIMM_SELECT         (DIMM_CONTROLLER + 0x00)
-#define DIMM_CONTROL        (DIMM_CONTROLLER + 0x14)
-#define DIMM_EJECT          8
-
 const VMKind vm_kinds[] = {
 #ifdef HOST_AARCH64
     { "virt", "virt", 1 }, { "virt-smp", "virt", 4 },
@@ -331,15 +319,41 @@ void vm_do(VM *vm, const char *fmt, ...)
     va_end(ap);
 }
 
-uint64_t vm_number(VM *vm, const char *fmt, ...)
+void vm_fill(VM *vm, uint64_t seed)
 {
-    g_autofree char *answer = NULL;
-    va_list ap;
+    vm_do(vm, "fill %" PRIu64, seed);
+}
 
-    va_start(ap, fmt);
-    answer = vm_vcommand(vm, fmt, ap);
-    va_end(ap);
-    return g_ascii_strtoull(answer, NULL, 0);
+void vm_check(VM *vm, uint64_t seed)
+{
+    vm_do(vm, "check %" PRIu64, seed);
+}
+
+void vm_fill_range(VM *vm, uint64_t start, uint64_t len, uint64_t seed)
+{
+    vm_do(vm, "fillr %" PRIu64 " %" PRIu64 " %" PRIu64, start, len, seed);
+}
+
+void vm_check_range(VM *vm, uint64_t start, uint64_t len, uint64_t seed)
+{
+    vm_do(vm, "checkr %" PRIu64 " %" PRIu64 " %" PRIu64, start, len, seed);
+}
+
+void vm_check_zero(VM *vm, uint64_t start, uint64_t len)
+{
+    vm_do(vm, "zero %" PRIu64 " %" PRIu64, start, len);
+}
+
+uint64_t vm_read64(VM *vm, uint64_t addr)
+{
+    g_autofree char *value = vm_command(vm, "read64 %" PRIu64, addr);
+
+    return g_ascii_strtoull(value, NULL, 0);
+}
+
+void vm_write64(VM *vm, uint64_t addr, uint64_t value)
+{
+    vm_do(vm, "write64 %" PRIu64 " %" PRIu64, addr, value);
 }
 
 QDict *vm_info(VM *vm, const char *id)
@@ -457,14 +471,14 @@ void vm_assert_bound(VM *vm, const char *id, uint64_t size)
                     size - hidden_bytes(info));
 }
 
-void vm_assert_no_hva(VM *vm, const char *id)
+void vm_assert_slots_bound(VM *vm, const char *id)
 {
     g_autoptr(QDict) info = vm_info(vm, id);
 
     assert_state(info, "bound");
 }
 
-void vm_assert_hva(VM *vm, const char *id, const char *state)
+void vm_assert_unbound(VM *vm, const char *id, const char *state)
 {
     g_autoptr(QDict) info = vm_info(vm, id);
 
@@ -478,22 +492,32 @@ void vm_wait_settled(VM *vm, const char *id)
             !vm_count_slots(vm, id, "switching"));
 }
 
-int vm_count_gmem_fds(VM *vm)
+GArray *vm_list_fds(VM *vm, const char *text)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/fd",
                                             (int)qtest_pid(vm->qts));
     g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
+    GArray *fds = g_array_new(false, false, sizeof(int));
     const char *name;
-    int n = 0;
 
     g_assert(dir);
     while ((name = g_dir_read_name(dir))) {
         g_autofree char *link = g_build_filename(path, name, NULL);
         g_autofree char *target = g_file_read_link(link, NULL);
+        int fd = atoi(name);
 
-        n += target && strstr(target, "kvm-gmem");
+        if (target && strstr(target, text)) {
+            g_array_append_val(fds, fd);
+        }
     }
-    return n;
+    return fds;
+}
+
+int vm_count_gmem_fds(VM *vm)
+{
+    g_autoptr(GArray) fds = vm_list_fds(vm, VM_GMEM_LINK);
+
+    return fds->len;
 }
 
 void vm_wait_gmem_fds(VM *vm, int n)
@@ -545,25 +569,6 @@ void vm_stop_count(VM *vm)
     g_assert_true(g_str_has_prefix(answer, "passes="));
 }
 
-void vm_eject_dimm(VM *vm, int slot)
-{
-    DIMM_OUT(l)(vm->qts, DIMM_SELECT, slot);
-    DIMM_OUT(b)(vm->qts, DIMM_CONTROL, DIMM_EJECT);
-}
-
-void vm_remove_dimm(VM *vm, int i, int slot)
-{
-    g_autofree char *mem = g_strdup_printf("mem%d", i);
-    g_autofree char *dimm = g_strdup_printf("dimm%d", i);
-
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'device_del',"
-                             "'arguments': {'id': %s}}", dimm);
-    vm_eject_dimm(vm, slot);
-    qtest_qmp_eventwait(vm->qts, "DEVICE_DELETED");
-    qtest_qmp_assert_success(vm->qts, "{'execute': 'object-del',"
-                             "'arguments': {'id': %s}}", mem);
-}
-
 bool vm_socket_listens(const char *path)
 {
     g_autofree char *text = NULL;
@@ -587,7 +592,7 @@ int vm_count_maps(VM *vm)
     int n = 0;
 
     g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-    for (char *at = text; (at = strstr(at, "kvm-gmem")); at++) {
+    for (char *at = text; (at = strstr(at, VM_GMEM_LINK)); at++) {
         n++;
     }
     return n;

@@ -127,8 +127,19 @@ void vm_poke(VM *vm);
 char *vm_command(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* ... when the answer does not matter */
 void vm_do(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-/* ... when it is a number */
-uint64_t vm_number(VM *vm, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+
+/* All RAM that the payload does not need itself gets the pattern of @seed */
+void vm_fill(VM *vm, uint64_t seed);
+/* ... and the guest finds it there */
+void vm_check(VM *vm, uint64_t seed);
+/* The same for a range of addresses, which may be in a DIMM */
+void vm_fill_range(VM *vm, uint64_t start, uint64_t len, uint64_t seed);
+void vm_check_range(VM *vm, uint64_t start, uint64_t len, uint64_t seed);
+/* The guest finds zeroes there */
+void vm_check_zero(VM *vm, uint64_t start, uint64_t len);
+/* A word of memory, as the guest reads and writes it */
+uint64_t vm_read64(VM *vm, uint64_t addr);
+void vm_write64(VM *vm, uint64_t addr, uint64_t value);
 
 /* What query-guest-memfd says of a backend; NULL if it does not list it */
 QDict *vm_info(VM *vm, const char *id);
@@ -141,9 +152,9 @@ void vm_wait_settled(VM *vm, const char *id);
 /* All RAM that the guest can see is bound, and no byte is only mapped */
 void vm_assert_bound(VM *vm, const char *id, uint64_t size);
 /* ... whatever its size is: what it has of slots is bound */
-void vm_assert_no_hva(VM *vm, const char *id);
+void vm_assert_slots_bound(VM *vm, const char *id);
 /* No RAM is bound, and the reason is @state */
-void vm_assert_hva(VM *vm, const char *id, const char *state);
+void vm_assert_unbound(VM *vm, const char *id, const char *state);
 
 /* Start a VM that must fail with exit status 1; what it wrote to stderr */
 char *vm_fail(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
@@ -152,15 +163,11 @@ char *vm_fail(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 void vm_start_count(VM *vm, int cpus, uint64_t start, uint64_t len);
 void vm_stop_count(VM *vm);
 
-/*
- * What a guest's ACPI code does when it is asked to give up the DIMM in a
- * memory slot.  From the host, so that the payload can go on with its work.
- */
-void vm_eject_dimm(VM *vm, int slot);
-/* Unplug DIMM "dimm@i" from that slot, and delete its backend "mem@i" */
-void vm_remove_dimm(VM *vm, int i, int slot);
+#define VM_GMEM_LINK "kvm-gmem"
 
-/* Files that QEMU has open whose link contains "kvm-gmem" */
+/* Descriptors of QEMU whose link in /proc has @text in it; "" for all */
+GArray *vm_list_fds(VM *vm, const char *text);
+/* How many of them are guest_memfds */
 int vm_count_gmem_fds(VM *vm);
 /* ... soon: a RAMBlock closes its file after an RCU grace period */
 void vm_wait_gmem_fds(VM *vm, int n);
