@@ -425,11 +425,13 @@ static void test_no_free_files(void)
 
     vm_wait_ready(vm);
     limit = leave_files(vm, 0);
-    REFUSED(vm, WORDS("mem0", "Too many open files"), add, DIMM_SIZE);
-    REFUSED(vm, WORDS("background-snapshot", "Too many open files"),
-            "{'execute': 'migrate-set-capabilities', 'arguments': {"
-            "'capabilities': [{'capability': 'background-snapshot',"
-            "'state': true}]}}");
+    REFUSED(vm, qtest_qmp(vm->qts, add, DIMM_SIZE),
+            "mem0", "Too many open files");
+    REFUSED(vm, qtest_qmp(vm->qts, "{'execute': 'migrate-set-capabilities',"
+                          "'arguments': {'capabilities': [{"
+                          "'capability': 'background-snapshot',"
+                          "'state': true}]}}"),
+            "background-snapshot", "Too many open files");
 
     /* One is enough for the backend, and not for whether it has a policy */
     leave_files(vm, 1);
