@@ -207,16 +207,30 @@ case('migration/payload', False, 2)(migrate)
 case('migration/linux', True, 2)(migrate)
 
 
-def qtest(program, path):
-    """Cases of one of our qtests, which all run natively on x86; what they say is a comment."""
-    command = [f'tests/qtest/guest-memfd-{program}', '--tap', '-k',
-               '-p', f'/{ARCH}/guest-memfd/{path}']
+def run_qtest(program, path, **env):
+    """Cases of a qtest; what they say is a comment."""
+    command = [f'tests/qtest/{program}', '--tap', '-k', '-p', f'/{ARCH}/{path}']
     passed = 0
-    with subprocess.Popen(command, cwd='/qemu', text=True, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, cwd='/qemu', text=True, stdout=subprocess.PIPE,
+                          env={**os.environ, **env}) as process:
         for line in process.stdout:
             print('#', line.rstrip(), flush=True)
             passed += line.startswith('ok ') and 'SKIP' not in line
     check(process.returncode == 0 and passed, f'exit status {process.returncode}, {passed} passed')
+
+
+def qtest(program, path):
+    """Ours, which all run natively on x86."""
+    run_qtest(f'guest-memfd-{program}', f'guest-memfd/{path}')
+
+
+if ARCH != 'x86_64':
+    @case('qemu/precopy', 'precopy/unix/plain')
+    @case('qemu/multifd', 'multifd/tcp/uri/plain/none')
+    def qemu_migration(path):
+        """QEMU's own test, with our RAM; on x86 it runs natively."""
+        run_qtest('migration-test', f'migration/{path}',
+                  QTEST_QEMU_BINARY=f'./on-guest-memfd/qemu-system-{ARCH}')
 
 
 if ARCH == 'x86_64':

@@ -52,7 +52,10 @@ CONSOLE = TOP / 'tests/guest-memfd'
 CONTRIB = [TOP / 'contrib/guest-memfd' / name for name in ('guest-memfd-host-check',
                                                            'guest-memfd-top')]
 PROGRAMS = ['qemu-system-{}', 'qemu-img', 'tests/qtest/guest-memfd-*-test',
-            'tests/qtest/guest-memfd-test', 'tests/guest-memfd/libguest-memfd-fault.so']
+            'tests/qtest/guest-memfd-test', 'tests/qtest/migration-test',
+            'tests/guest-memfd/libguest-memfd-fault.so']
+# Makes QEMU's own tests run on such RAM
+ON_GUEST_MEMFD = TOP / 'tests/qtest/on-guest-memfd'
 GUEST_MODULES = ['virtio_balloon', 'virtio_mem']
 # The root file system of the machine, for a host that may not write to it
 MACHINE_OPTIONS = ['-virtfs', 'local,path=/,mount_tag=machine,readonly=on,security_model=none,'
@@ -107,6 +110,8 @@ class Host:
         for pattern in PROGRAMS:
             for program in self.qemu.glob(pattern.format(self.arch)):
                 image.program(f'qemu/{program.relative_to(self.qemu)}', program)
+        wrapper = f'qemu-system-{self.arch}'
+        image.add(f'qemu/on-guest-memfd/{wrapper}', ON_GUEST_MEMFD / wrapper, 0o755)
         payload = f'tests/guest-memfd/payload-{self.arch}.bin'
         image.add(f'qemu/{payload}', self.qemu / payload)
         native = self.build / 'qemu'
