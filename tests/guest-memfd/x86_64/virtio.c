@@ -81,10 +81,10 @@ struct used {
     } ring[];
 };
 
-/* The device in use.  volatile: what is read and written are registers */
+/* Registers of the device in use, and so volatile */
 static volatile struct common *common;
-static volatile uint32_t *config;
-static volatile uint16_t *notify;
+static volatile uint32_t *config;       /* what is the device's own */
+static volatile uint16_t *notify;       /* of the queue */
 
 /* One queue */
 static char pages[8 * PAGE_SIZE] __attribute__((aligned(4096)));
@@ -140,7 +140,8 @@ static bool agree(uint32_t features)
     return common->status == FEATURES_OK;
 }
 
-static void set_address(volatile uint32_t *reg, const volatile void *addr)
+/* volatile: registers, as above */
+static void set_address(volatile uint32_t *reg, const void *addr)
 {
     reg[0] = (uintptr_t)addr;
     reg[1] = (uintptr_t)addr >> 32;
