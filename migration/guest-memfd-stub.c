@@ -34,11 +34,15 @@ bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset)
     return false;
 }
 
-bool gmem_zero_page(GmemZeroes *zeroes, void *host, uint64_t size)
+void gmem_load_begins(void)
 {
-    return false;
 }
 
-void gmem_zeroes_flush(GmemZeroes *zeroes)
+void gmem_load_record(GmemLoad *load, RAMBlock *rb, uint64_t offset, int flags)
 {
+}
+
+bool gmem_zero_page(GmemLoad *load, void *host, uint64_t size)
+{
+    return false;
 }

@@ -12,11 +12,8 @@
 #include "qemu/units.h"
 #include "qemu/userfaultfd.h"
 #include "system/ramblock.h"
-#include "system/memory.h"
-#include "exec/cpu-common.h"
 #include "exec/ramlist.h"
 #include "exec/target_page.h"
-#include "system/hostmem.h"
 #include "guest-memfd.h"
 #include "migration-stats.h"
 #include "options.h"
@@ -198,74 +195,4 @@ bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset)
 void gmem_cursor_forget(GmemCursor *cursor)
 {
     cursor->holes.rb = NULL;
-}
-
-/*
- * Target
- */
-
-/* Less than this is zeroed in less time than it takes to free it */
-#define PUNCH_MIN (64 * KiB)
-
-/* Memory that must stay: a device has it, or it was paid for in advance */
-static bool must_keep(RAMBlock *rb)
-{
-    return ram_block_discard_is_disabled() ||
-           MEMORY_BACKEND(rb->mr->owner)->prealloc;
-}
-
-static void clear_present(RAMBlock *rb, uint64_t start, uint64_t size)
-{
-    if (size >= PUNCH_MIN && QEMU_IS_ALIGNED(start | size, rb->page_size) &&
-        !must_keep(rb) && ram_block_discard_range(rb, start, size) == 0) {
-        return;
-    }
-    memset(rb->host + start, 0, size);
-}
-
-void gmem_zeroes_flush(GmemZeroes *zeroes)
-{
-    size_t page_size = qemu_real_host_page_size();
-    uint64_t end = zeroes->offset + zeroes->size;
-    g_autofree GmemHoles *holes = NULL;
-
-    if (!zeroes->size) {
-        return;
-    }
-    holes = g_new(GmemHoles, 1);
-    for (uint64_t at = zeroes->offset; at < end; at = holes->end) {
-        uint64_t start = at;
-
-        gmem_holes_find(holes, zeroes->rb, at, end);
-        for (at = holes->start; at < MIN(holes->end, end); at += page_size) {
-            if (gmem_holes_at(holes, at)) {
-                if (at > start) {
-                    clear_present(zeroes->rb, start, at - start);
-                }
-                start = at + page_size;
-            }
-        }
-        if (MIN(holes->end, end) > start) {
-            clear_present(zeroes->rb, start, MIN(holes->end, end) - start);
-        }
-    }
-    zeroes->size = 0;
-}
-
-bool gmem_zero_page(GmemZeroes *zeroes, void *host, uint64_t size)
-{
-    ram_addr_t offset;
-    RAMBlock *rb = qemu_ram_block_from_host(host, false, &offset);
-
-    /* COLO's copy of RAM is in no block */
-    if (!rb || !rb->gmem) {
-        return false;
-    }
-    if (zeroes->rb != rb || offset != zeroes->offset + zeroes->size) {
-        gmem_zeroes_flush(zeroes);
-        zeroes->rb = rb;
-        zeroes->offset = offset;
-    }
-    zeroes->size += size;
-    return true;
 }

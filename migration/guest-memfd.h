@@ -92,36 +92,63 @@ bool gmem_page_is_hole(GmemCursor *cursor, RAMBlock *rb, uint64_t offset);
 void gmem_cursor_forget(GmemCursor *cursor);
 
 /**
- * GmemZeroes: zero pages that came in a row, and are not handled yet
+ * GmemLoad: what the loading thread knows of the pages that came
  *
- * @rb: the block that they are of
- * @offset: of the first, in bytes
- * @size: of all, in bytes
+ * @zeroes_rb: of zero pages that came in a row, and are not handled yet
+ * @zeroes: the first of them, in bytes
+ * @zeroes_size: of all, in bytes
+ * @zeroes_ahead: memory was made for some of them
+ * @first: a page has come to which nothing came before, nor to any behind it
+ * @next: behind the last page with contents, in bytes
+ * @run: how much came in a row until there, in bytes
+ *
+ * Zeroed for each part of a stream.
  */
-typedef struct GmemZeroes {
-    RAMBlock *rb;
-    uint64_t offset;
-    uint64_t size;
-} GmemZeroes;
+typedef struct GmemLoad {
+    RAMBlock *zeroes_rb;
+    uint64_t zeroes;
+    uint64_t zeroes_size;
+    bool zeroes_ahead;
+    bool first;
+    uint64_t next;
+    uint64_t run;
+} GmemLoad;
+
+/**
+ * gmem_load_begins: guest memory is about to be loaded, all of it
+ *
+ * Called with the BQL held and the vCPUs stopped.
+ */
+void gmem_load_begins(void);
+
+/**
+ * gmem_load_record: a record of the stream has come
+ *
+ * @load: of this part of the stream
+ * @rb: the block of the record before, or NULL
+ * @offset: in bytes, if the record is about a page
+ * @flags: RAM_SAVE_FLAG_*
+ *
+ * Zero pages that came before are handled, so that what comes now can be
+ * written.  Where pages with contents come in a row, another thread makes
+ * memory for those that will follow: only in the first pass, which comes to
+ * each page.  What then comes as a zero page, or not at all, becomes a hole
+ * again.  The thread has nothing left to do at the end of each part.
+ */
+void gmem_load_record(GmemLoad *load, RAMBlock *rb, uint64_t offset, int flags);
 
 /**
  * gmem_zero_page: a zero page has come
  *
- * @zeroes: those that came before
+ * @load: after gmem_load_record()
  * @host: where it is mapped
  * @size: in bytes
  *
- * A hole stays one; a page that exists becomes one, or is zeroed.  This is
- * done by gmem_zeroes_flush(), which the caller calls before anything else can
- * be written to RAM.
+ * A hole stays one; a page that exists becomes one, or is zeroed, when
+ * gmem_load_record() is called for anything else.
  *
  * Returns: false if this is not guest_memfd RAM; then nothing is done
  */
-bool gmem_zero_page(GmemZeroes *zeroes, void *host, uint64_t size);
-
-/**
- * gmem_zeroes_flush: have no zero page left that is not handled
- */
-void gmem_zeroes_flush(GmemZeroes *zeroes);
+bool gmem_zero_page(GmemLoad *load, void *host, uint64_t size);
 
 #endif

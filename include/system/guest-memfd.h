@@ -36,7 +36,9 @@
  *     them
  * @max_inhibit_us: longest time, in microseconds, for which vCPUs were kept
  *     out of KVM_RUN to switch slots of this file
- * @populated: up to where a migration has come in its first pass, in bytes
+ * @populated: up to where a migration has made memory present, in bytes, on
+ *     its first pass
+ * @come: up to where that has come on a target, in bytes
  *
  * Part of HostMemoryBackend; RAMBlock.gmem points to it.  The block may live
  * for an RCU grace period longer, in which nobody looks.
@@ -50,6 +52,7 @@ typedef struct Gmem {
     uint64_t switches;
     uint64_t max_inhibit_us;
     uint64_t populated;
+    uint64_t come;
 } Gmem;
 
 /**
