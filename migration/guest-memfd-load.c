@@ -165,17 +165,20 @@ bool gmem_zero_page(GmemLoad *load, void *host, uint64_t size)
         load->zeroes_ahead = false;
     }
     load->zeroes_size += size;
-    load->zeroes_ahead |= load->first && offset < rb->gmem->populated;
+    load->zeroes_ahead |= load->first && offset < load->ahead;
     return true;
 }
 
 /*
- * Free pages, of which the guest has told, do not come.  That one did not come
- * is not concluded from the order: other pages may be sent out of turn.
+ * Nothing came for memory that was made from @start on: the guest has told that
+ * it is free, or virtio-mem has not plugged it.  That is not concluded from the
+ * order alone, since pages may be sent out of turn.
  */
 static void clear_missing(RAMBlock *rb, uint64_t start, uint64_t end)
 {
-    stop_ahead();
+    if (start < end) {
+        stop_ahead();
+    }
     for (; start < end; start += qemu_target_page_size()) {
         if (!ramblock_recv_bitmap_test_byte_offset(rb, start)) {
             clear(rb, start, start + qemu_target_page_size(), rb->page_size);
@@ -183,47 +186,59 @@ static void clear_missing(RAMBlock *rb, uint64_t start, uint64_t end)
     }
 }
 
+/* Nothing more comes in a row */
+static void forget_run(GmemLoad *load)
+{
+    if (load->rb) {
+        clear_missing(load->rb, load->rb->gmem->come, load->ahead);
+    }
+    load->rb = NULL;
+    load->run = 0;
+    load->ahead = 0;
+}
+
 /* A page with contents has come, in the first pass */
-static void look_ahead(GmemLoad *load, RAMBlock *rb, uint64_t offset)
+static void look_ahead(GmemLoad *load, uint64_t offset)
 {
     uint64_t size = qemu_target_page_size(), window, start, end;
+    RAMBlock *rb = load->rb;
 
     load->run = offset == load->next ? load->run + size : size;
     load->next = offset + size;
     window = MIN(load->run, AHEAD_MAX);
-    if (load->run < AHEAD_AFTER ||
-        load->next + window / 2 <= rb->gmem->populated) {
+    if (load->run < AHEAD_AFTER || load->next + window / 2 <= load->ahead) {
         return;
     }
-    start = ROUND_UP(MAX(load->next, rb->gmem->populated), rb->page_size);
+    start = ROUND_UP(MAX(load->next, load->ahead), rb->page_size);
     end = MIN(ROUND_UP(load->next + window, rb->page_size), rb->used_length);
     if (start < end) {
         want_ahead(rb->host + start, rb->host + end);
-        rb->gmem->populated = end;
+        load->ahead = end;
     }
 }
 
 void gmem_load_record(GmemLoad *load, RAMBlock *rb, uint64_t offset, int flags)
 {
-    Gmem *gmem = rb && flags & RAM_SAVE_FLAG_CONTINUE ? rb->gmem : NULL;
+    bool page = flags & (RAM_SAVE_FLAG_PAGE | RAM_SAVE_FLAG_ZERO |
+                         RAM_SAVE_FLAG_XBZRLE);
+    bool same = page && flags & RAM_SAVE_FLAG_CONTINUE && rb;
+    Gmem *gmem = same ? rb->gmem : NULL;
 
     if (!(flags & RAM_SAVE_FLAG_ZERO)) {
         flush_zeroes(load);
     }
-    if (flags & RAM_SAVE_FLAG_EOS) {
-        stop_ahead();
+    if (flags & RAM_SAVE_FLAG_EOS || (page && (!gmem || rb != load->rb))) {
+        forget_run(load);
+        load->rb = gmem ? rb : NULL;
     }
-    load->first = gmem && offset >= gmem->come &&
-                  flags & (RAM_SAVE_FLAG_PAGE | RAM_SAVE_FLAG_ZERO);
+    load->first = gmem && offset >= gmem->come;
     if (!load->first) {
         return;
     }
-    if (gmem->come < MIN(offset, gmem->populated)) {
-        clear_missing(rb, gmem->come, MIN(offset, gmem->populated));
-    }
+    clear_missing(rb, gmem->come, MIN(offset, load->ahead));
     gmem->come = offset + qemu_target_page_size();
     if (flags & RAM_SAVE_FLAG_PAGE) {
-        look_ahead(load, rb, offset);
+        look_ahead(load, offset);
     }
 }
 
@@ -234,7 +249,7 @@ void gmem_load_begins(void)
     WITH_RCU_READ_LOCK_GUARD() {
         RAMBLOCK_FOREACH(rb) {
             if (rb->gmem) {
-                rb->gmem->populated = rb->gmem->come = 0;
+                rb->gmem->come = 0;
             }
         }
     }

@@ -99,8 +99,10 @@ void gmem_cursor_forget(GmemCursor *cursor);
  * @zeroes_size: of all, in bytes
  * @zeroes_ahead: memory was made for some of them
  * @first: a page has come to which nothing came before, nor to any behind it
- * @next: behind the last page with contents, in bytes
+ * @rb: of guest_memfd RAM, the block that the last page was of
+ * @next: behind its last page with contents, in bytes
  * @run: how much came in a row until there, in bytes
+ * @ahead: up to where memory was made, in bytes
  *
  * Zeroed for each part of a stream.
  */
@@ -110,8 +112,10 @@ typedef struct GmemLoad {
     uint64_t zeroes_size;
     bool zeroes_ahead;
     bool first;
+    RAMBlock *rb;
     uint64_t next;
     uint64_t run;
+    uint64_t ahead;
 } GmemLoad;
 
 /**
@@ -125,15 +129,15 @@ void gmem_load_begins(void);
  * gmem_load_record: a record of the stream has come
  *
  * @load: of this part of the stream
- * @rb: the block of the record before, or NULL
+ * @rb: the block of the page before
  * @offset: in bytes, if the record is about a page
  * @flags: RAM_SAVE_FLAG_*
  *
  * Zero pages that came before are handled, so that what comes now can be
  * written.  Where pages with contents come in a row, another thread makes
  * memory for those that will follow: only in the first pass, which comes to
- * each page.  What then comes as a zero page, or not at all, becomes a hole
- * again.  The thread has nothing left to do at the end of each part.
+ * each page.  What then comes as a zero page, or not at all, is a hole again,
+ * at the end of each part of the stream at the latest.
  */
 void gmem_load_record(GmemLoad *load, RAMBlock *rb, uint64_t offset, int flags);
 

@@ -36,9 +36,8 @@
  *     them
  * @max_inhibit_us: longest time, in microseconds, for which vCPUs were kept
  *     out of KVM_RUN to switch slots of this file
- * @populated: up to where a migration has made memory present, in bytes, on
- *     its first pass
- * @come: up to where that has come on a target, in bytes
+ * @populated: up to where a migration has come in its first pass, in bytes
+ * @come: ... on a target
  *
  * Part of HostMemoryBackend; RAMBlock.gmem points to it.  The block may live
  * for an RCU grace period longer, in which nobody looks.

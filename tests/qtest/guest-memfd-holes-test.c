@@ -165,6 +165,37 @@ static void migrate_last_pass(VM *src, VM *dst)
 }
 
 /*
+ * Pages that come in a row make the target look ahead, into small holes: they
+ * stay, and behind the last one, nothing is allocated either
+ */
+static void test_look_ahead(void)
+{
+    const uint64_t part = 160 * KiB, full = 128 * KiB;
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src = start(NULL, ""), *dst;
+    uint64_t before;
+
+    vm_wait_ready(src);
+    for (int i = 0; i < 96; i++) {
+        vm_fill_range(src, USED + i * part, full, i);
+    }
+    before = allocated(src);
+    dst = start(NULL, "-incoming defer");
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    g_assert_cmpuint(allocated(dst), <=, before + SLACK);
+    for (int i = 0; i < 96; i++) {
+        vm_check_range(dst, USED + i * part, full, i);
+        vm_check_zero(dst, USED + i * part + full, part - full);
+    }
+    vm_quit(dst);
+    vm_quit(src);
+}
+
+/*
  * The guest fills a hole while the migration runs, after it was taken for one
  * (the first pass is over) and, in pages that are sent again and again, at any
  * time: it arrives.
@@ -471,6 +502,7 @@ int main(int argc, char **argv)
 
         qtest_add_data_func(name, &migrations[i], test_migrate);
     }
+    qtest_add_func("/guest-memfd/holes/look-ahead", test_look_ahead);
     qtest_add_func("/guest-memfd/holes/write-while-migrating",
                    test_write_into_hole);
     qtest_add_func("/guest-memfd/holes/write-ahead", test_write_ahead);
