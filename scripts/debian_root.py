@@ -72,8 +72,10 @@ class Root:
 
     def show(self, *command, **more):
         """Run it there, with what it says where all can read it."""
-        subprocess.run(self.command(*command), check=True, stdin=subprocess.DEVNULL,
-                       env={**ENVIRONMENT, **more})
+        result = subprocess.run(self.command(*command), check=False, stdin=subprocess.DEVNULL,
+                                env={**ENVIRONMENT, **more})
+        if result.returncode:
+            sys.exit(f'error: in the root of {self.suite} this fails: {shlex.join(command)}')
 
     def release(self):
         """What its /etc/os-release says."""
