@@ -98,7 +98,10 @@ class Runner:
                 program = bare.build(self.env.build)
                 value = bare.measure(program, *item.case.bare(run))
                 return {item.case.bare_metric: value}, None
-            host.warm(self.env.pick(size * item.case.copies + item.case.beside, 1 << 22))
+            warm = self.env.pick(size * item.case.copies, 1 << 22)
+            host.warm(warm + self.env.pick(item.case.beside, 0))
+            if run.backend.gmem:
+                host.warm(warm, gmem=True)
             metrics = item.case.measure(run)
             for name, value in metrics.items():
                 if value is None and not item.case.metrics[name].optional or \
