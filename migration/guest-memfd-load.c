@@ -176,13 +176,17 @@ bool gmem_zero_page(GmemLoad *load, void *host, uint64_t size)
  */
 static void clear_missing(RAMBlock *rb, uint64_t start, uint64_t end)
 {
+    uint64_t next;
+
     if (start < end) {
         stop_ahead();
     }
-    for (; start < end; start += qemu_target_page_size()) {
-        if (!ramblock_recv_bitmap_test_byte_offset(rb, start)) {
-            clear(rb, start, start + qemu_target_page_size(), rb->page_size);
+    for (; start < end; start = next + qemu_target_page_size()) {
+        next = start;
+        while (next < end && !ramblock_recv_bitmap_test_byte_offset(rb, next)) {
+            next += qemu_target_page_size();
         }
+        clear(rb, start, next, rb->page_size);
     }
 }
 
