@@ -353,6 +353,7 @@ if ARCH == 'x86_64':
 
 
 if ARCH == 'x86_64':
+    case('numa/policy')(numa.policy)
     case('numa/confined')(numa.confined)
 
 

@@ -36,15 +36,29 @@ def unevictable(node):
     raise AssertionError('no Unevictable in the meminfo of a node')
 
 
-def confined():
-    """The policy is honoured, and what tries the kernel for that needs no other node."""
+def bound_to_node_1():
+    """All memory comes from there, and what tries the kernel for that says nothing."""
     before = unevictable(1)
+    with Guest(DEFAULT, backend=f'{BACKEND},kvm-bind=on,prealloc=on,policy=bind,'
+                                'host-nodes=1') as guest:
+        guest.ready()
+        check(unevictable(1) - before > RAM * 3 / 4, 'node 1 has given', unevictable(1) - before)
+        guest.check_bound()
+        test_memory(guest)
+        check("'policy'" not in guest.log(), guest.log())
+
+
+def policy():
+    """Where nothing but the policy asks for that node: the CPU is of the other one."""
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {0})
+    try:
+        bound_to_node_1()
+    finally:
+        os.sched_setaffinity(0, cpus)
+
+
+def confined():
+    """Where the other node is out of reach."""
     with memory_of_node(1):
-        with Guest(DEFAULT, backend=f'{BACKEND},kvm-bind=on,prealloc=on,policy=bind,'
-                                    'host-nodes=1') as guest:
-            guest.ready()
-            check(unevictable(1) - before > RAM * 3 / 4, 'node 1 has given',
-                  unevictable(1) - before)
-            guest.check_bound()
-            test_memory(guest)
-            check("'policy'" not in guest.log(), guest.log())
+        bound_to_node_1()
