@@ -28,6 +28,8 @@ GOOD = ('OK', 'SKIP', 'EXPECTEDFAIL')
 # Suites that an emulated KVM host is spared: "again" has run there already; "heavy" takes
 # too long there, and counts as skipped
 SPARED = ('again', 'heavy')
+# Lines of what a test says before a case fails that are worth telling again
+REMARKS = 12
 
 
 def select(build, names):
@@ -63,12 +65,27 @@ def missing(output):
     return max(0, int(plan[1]) - len(done)) if plan else 0
 
 
+def last_words(output):
+    """What a test says of each case that fails: the remarks before its "not ok"; and the
+    last ones of a test that ends in the middle."""
+    words, remarks = [], []
+    for line in output.splitlines():
+        if line.startswith('not ok'):
+            words += [*remarks, line]
+        if re.match(r'(not )?ok\b', line):
+            remarks = []
+        else:
+            remarks = [*remarks, line][-REMARKS:]
+    return words + remarks
+
+
 def count(log):
-    """Cases passed and skipped, the names of those that failed, and by test how many of
-    its cases did not run."""
+    """Cases passed and skipped, the names of those that failed, by test how many of its cases
+    did not run, and what the tests that failed have said of it."""
     passed = skipped = 0
     failed = []
     not_run = {}
+    said = {}
     blamed = set()
     for suite in ET.parse(f'{log}.junit.xml').iter('testsuite'):
         for case in suite.iter('testcase'):
@@ -91,7 +108,10 @@ def count(log):
             left -= 1
         if left > 0:
             not_run[test['name']] = left
-    return passed, failed, skipped, not_run
+        if test['result'] not in GOOD:
+            said[test['name']] = (last_words(test.get('stdout', ''))
+                                  + test.get('stderr', '').splitlines()[-REMARKS:])
+    return passed, failed, skipped, not_run, said
 
 
 def main():
@@ -110,11 +130,12 @@ def main():
                     '--print-errorlogs', *setup, *selected], check=False)
     if not Path(f'{log}.junit.xml').exists():
         sys.exit('error: Meson ran no test')
-    passed, failed, skipped, not_run = count(log)
-    for name in failed:
-        print(f'FAILED {name}')
-    for name, cases in not_run.items():
-        print(f'NOT RUN {cases} cases of {name}')
+    passed, failed, skipped, not_run, said = count(log)
+    bad = [f'FAILED {name}' for name in failed]
+    bad += [f'NOT RUN {cases} cases of {name}' for name, cases in not_run.items()]
+    for test, words in said.items():
+        bad += [f'{test} says:', *(f'  {line}' for line in words if line.strip())]
+    print(*bad, sep='\n', end='\n' * bool(bad))
     for name in heavy:
         print(f'SKIPPED {name}: an emulated KVM host takes too long; ./check '
               f'{name.rpartition("/")[2]} runs it')
@@ -122,6 +143,7 @@ def main():
     skipped += len(heavy)
     # For .ci/run, which sums up over the bases
     (logs / 'count').write_text(f'{passed} {len(failed)} {skipped}\n')
+    (logs / 'bad').write_text(''.join(f'{line}\n' for line in bad))
     print(f'{passed} passed, {len(failed)} failed, {skipped} skipped'
           + (f', {sum(not_run.values())} not run' if not_run else ''))
     sys.exit(1 if failed or not_run or not passed or strict else 0)

@@ -29,7 +29,8 @@ add_test_setup('all')
 END = '''
 import os, sys, time
 print({'pass': '1..2\\nok 1 a\\nok 2 b', 'skip': '1..2\\nok 1 a\\nok 2 b # SKIP no',
-       'none': '1..0 # SKIP no', 'fail': '1..2\\nok 1 a\\nnot ok 2 b', 'crash': '1..2\\nok 1 a',
+       'none': '1..0 # SKIP no', 'fail': '1..2\\n# well\\nok 1 a\\n# broken\\nnot ok 2 b',
+       'crash': '1..2\\n# well\\nok 1 a\\n# began',
        'hang': '1..2\\nok 1 a', 'early': '1..2\\nok 1 a', 'refuse': '',
        'first': '1..5\\nok 1 a', 'assert': '1..5\\nok 1 a\\nnot ok 2 b\\nBail out!'
        }[sys.argv[1]], flush=True)
@@ -76,6 +77,16 @@ class CheckTest(unittest.TestCase):
 
     def test_failed_case_counts_once(self):
         self.ends('1 passed, 1 failed, 0 skipped', 1, 'fail')
+
+    def test_reason_of_a_failed_case_is_told(self):
+        lines, _ = self.check('fail')
+        said = lines.index('ends:ends-otherwise / a/fail says:')
+        self.assertEqual(lines[said + 1:said + 3], ['  # broken', '  not ok 2 b'])
+
+    def test_last_words_of_a_crash_are_told(self):
+        lines, _ = self.check('crash')
+        said = lines.index('ends:ends-otherwise / a/crash says:')
+        self.assertEqual(lines[said + 1], '  # began')
 
     def test_crash_counts_as_failed(self):
         self.ends('1 passed, 1 failed, 0 skipped', 1, 'crash')

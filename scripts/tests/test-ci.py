@@ -19,7 +19,7 @@ mkdir -p $logs
 echo "check ${BASE:-} $CHECK_NO_SKIP $*"
 '''
 GREEN = 'echo "5 0 1" > $logs/count'
-RED = 'echo "4 1 1" > $logs/count; exit 1'
+RED = 'echo "4 1 1" > $logs/count; echo "FAILED one ${BASE:-}" > $logs/bad; exit 1'
 OTHER = 'test -n "${BASE:-}"'
 
 
@@ -75,7 +75,7 @@ class CITest(unittest.TestCase):
     def test_default_that_fails_does_not_hide_the_other(self):
         _, output = self.run_it(check=f'if {OTHER}; then {GREEN}; else {RED}; fi')
         self.assertIn('check 10.2', output)
-        self.assertTrue(output.endswith('\n10 passed, 1 failed, 2 skipped\n'), output)
+        self.assertTrue(output.endswith('All bases:\nFAILED one \n10 passed, 1 failed, 2 skipped\n'), output)
 
     def test_part_of_the_tests_is_for_the_default(self):
         status, output = self.run_it('unit')
