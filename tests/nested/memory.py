@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vm import MIB, check, test_memory
+from vm import FIRMWARE_RESETS, MIB, check, test_memory
 
 # A memory block of Linux, which comes and goes as a whole
 BLOCK = 128 * MIB
@@ -181,8 +181,9 @@ def poison(guest):
     guest.check_bound()
     # A reset machine has a good page there. Who reads a bad one is killed.
     guest.vm.cmd('stop')
-    guest.resets = 2            # QEMU may say that it was the guest's
+    guest.resets = FIRMWARE_RESETS
     guest.vm.cmd('system_reset')
+    check(guest.vm.event_wait('RESET', 300.0, {'data': {'guest': False}}), 'not reset')
     with tempfile.NamedTemporaryFile() as out:
         guest.vm.cmd('pmemsave', val=gpa, size=4096, filename=out.name)
         check(not any(Path(out.name).read_bytes()), 'the page is not a fresh one')
