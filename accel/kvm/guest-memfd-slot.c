@@ -15,7 +15,9 @@
 #include "qapi/util.h"
 #include "qemu/error-report.h"
 #include "system/ramblock.h"
+#include "hw/core/cpu.h"
 #include "hw/qdev-core.h"
+#include "system/cpus.h"
 #include "system/guest-memfd-kvm.h"
 #include "system/runstate.h"
 #include "guest-memfd-kvm-all.h"
@@ -37,14 +39,27 @@ static bool slot_is_bound(const KVMSlot *slot)
     return slot->old_flags & KVM_MEM_GUEST_MEMFD;
 }
 
-/* Nothing is left to try.  Not vm_stop(): vCPUs may be waiting for us */
+/*
+ * Nothing is left to try.  Not vm_stop(): vCPUs may be waiting for us.  None
+ * enters the guest any more, for which its memory may be gone, however late
+ * the main loop comes to stop the VM.
+ */
 static void stop_vm(void)
 {
+    CPUState *cpu;
+
     if (!phase_check(PHASE_MACHINE_READY)) {
         exit(1);
     }
     qemu_system_vmstop_request_prepare();
     qemu_system_vmstop_request(RUN_STATE_INTERNAL_ERROR);
+    CPU_FOREACH(cpu) {
+        if (qemu_cpu_is_self(cpu)) {
+            cpu_stop_current();
+        } else {
+            cpu_pause(cpu);
+        }
+    }
 }
 
 /*

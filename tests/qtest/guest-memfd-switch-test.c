@@ -7,6 +7,8 @@
  */
 
 #include "qemu/osdep.h"
+#include <sys/ptrace.h>
+#include <sys/wait.h>
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
@@ -562,6 +564,77 @@ static void test_kept(void)
     vm_quit(vm);
 }
 
+/* The main thread does nothing, and has not got the BQL, until it may go on */
+static void hold_main_thread(VM *vm)
+{
+    pid_t pid = qtest_pid(vm->qts);
+    uint64_t calls = 0;
+    int status;
+
+    g_assert_cmpint(ptrace(PTRACE_SEIZE, pid, NULL, NULL), ==, 0);
+    while (true) {
+        /* It has read the order, or has given the BQL back */
+        VM_WAIT(vm_count_calls(FAULT_delete) > calls + 2);
+        g_assert_cmpint(ptrace(PTRACE_INTERRUPT, pid, NULL, NULL), ==, 0);
+        g_assert_cmpint(waitpid(pid, &status, __WALL), ==, pid);
+        calls = vm_count_calls(FAULT_delete);
+        for (int i = 0; i < 100; i++) {
+            if (vm_count_calls(FAULT_delete) > calls + 2) {
+                return;
+            }
+            g_usleep(1000);
+        }
+        g_assert_cmpint(ptrace(PTRACE_CONT, pid, NULL, NULL), ==, 0);
+    }
+}
+
+/* Whether a vCPU was in the guest after KVM had refused a memslot */
+static bool has_run_on(const char *log)
+{
+    g_autofree char *text = NULL;
+    const char *refused;
+
+    g_assert_true(g_file_get_contents(log, &text, NULL, NULL));
+    refused = strstr(text, "ret=-12");
+    g_assert_nonnull(refused);
+    return strstr(refused, "kvm_run_exit");
+}
+
+/*
+ * A vCPU moves the edge of RAM, and KVM takes no memslot in place of the one
+ * that had to go.  No vCPU enters the guest again, for which that is no memory,
+ * however late the main thread comes to stop the VM.
+ */
+static void test_lost(void)
+{
+    g_autofree char *log = g_strdup_printf("%s/log", tmp);
+    g_autofree char *args = g_strdup_printf("-D %s -trace kvm_run_exit"
+                                            " -trace kvm_set_user_memory", log);
+    const char *command = "pam times 1000000000\n";
+    VM *vm;
+
+    vm_faults_begin("");
+    vm = start(args);
+    vm_wait_ready(vm);
+    g_assert_cmpint(write(vm->serial, command, strlen(command)), ==,
+                    strlen(command));
+    hold_main_thread(vm);
+    vm_set_faults("bind=12 hva=12");
+    VM_WAIT(vm_count_failed_calls());
+    /* If it does run on, then at once */
+    for (int i = 0; i < 100 && !has_run_on(log); i++) {
+        g_usleep(10000);
+    }
+    g_assert_false(has_run_on(log));
+    g_assert_cmpint(ptrace(PTRACE_DETACH, qtest_pid(vm->qts), NULL, NULL),
+                    ==, 0);
+    VM_WAIT(vm_has_status(vm, "internal-error"));
+    g_assert_false(has_run_on(log));
+    vm_faults_end();
+    vm_quit(vm);
+    unlink(log);
+}
+
 static const Late hidden[] = {
     { "bitmap", "", "protect=0", "protect=0" },
     { "dirty-ring", ",dirty-ring-size=4096", "", " " },
@@ -602,6 +675,7 @@ int main(int argc, char **argv)
     vm_add_tests("switch/pam-resets", test_pam_resets);
     qtest_add_func("/guest-memfd/switch/late-log", test_late_log);
     qtest_add_func("/guest-memfd/switch/kept", test_kept);
+    qtest_add_func("/guest-memfd/switch/lost", test_lost);
     for (int i = 0; i < ARRAY_SIZE(late); i++) {
         add("switch/late-delete", &late[i], test_late_delete);
     }
