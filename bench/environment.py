@@ -32,6 +32,7 @@ class Environment:
         self.paging = machine.paging()
         self.stack = contextlib.ExitStack()
         self.tmp = self.cgroups = self.no_cgroups = None
+        self.memory_stays_warm = False
         self.hertz = None       # of the clock that guests have; all have the same
 
     def __enter__(self):
@@ -41,6 +42,7 @@ class Environment:
             self.cgroups = self.stack.enter_context(host.cgroups())
         except OSError as e:
             self.no_cgroups = f'no memory cgroup can be created here, as root can: {e}'
+        self.memory_stays_warm = self.stack.enter_context(host.free_memory_kept())
         return self
 
     def __exit__(self, *args):

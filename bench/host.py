@@ -16,6 +16,11 @@ KVM_CREATE_VM, KVM_CREATE_GUEST_MEMFD = 0xae01, 0xc040aed4
 # That the host can map it, and that it does from the beginning
 GUEST_MEMFD_FLAGS = 3
 LIBC = ctypes.CDLL(None, use_errno=True)
+# Blocks of so many pages (a power of 2) and more are reported as free; 11: none has so many
+REPORTED = Path('/sys/module/page_reporting/parameters/page_reporting_order')
+NONE_REPORTED = '11'
+VIRTIO = Path('/sys/bus/virtio/devices')
+BALLOON, F_REPORTING = '0x0005', 5
 
 
 def guest_memfd(size):
@@ -29,9 +34,9 @@ def guest_memfd(size):
 def warm(size, gmem=False):
     """Let another process have so much memory and give it back.
 
-    On a virtual host, memory that has not been used for a while has to come from the host's own
-    host first. Whoever is measured then must not pay for that. Linux keeps memory that it can
-    move apart from other memory, such as that of guest_memfds.
+    On a virtual host, memory that has not been used yet has to come from the host's own host
+    first. Whoever is measured then must not pay for that. Linux keeps memory that it can move
+    apart from other memory, such as that of guest_memfds.
     """
     if not size:
         return
@@ -44,6 +49,34 @@ def warm(size, gmem=False):
             os._exit(1)
     if os.waitpid(child, 0)[1]:
         raise OSError(f'the host has no {size >> 20} MiB of memory to touch beforehand')
+
+
+def free_memory_is_reported():
+    """Whether this is a virtual machine whose balloon tells its host which memory is free."""
+    for device in VIRTIO.glob('virtio*'):
+        if (device / 'device').read_text(encoding='ascii').strip() == BALLOON:
+            return (device / 'features').read_text(encoding='ascii')[F_REPORTING] == '1'
+    return False
+
+
+@contextlib.contextmanager
+def free_memory_kept():
+    """Once warm, memory stays so if this yields true.
+
+    Where it is reported as free (Linux, mm/page_reporting.c), the host takes it two seconds
+    later, and whoever has it next pays for that. So that ends for the time, if it can.
+    """
+    kept, before = not free_memory_is_reported(), None
+    if not kept:
+        with contextlib.suppress(OSError):
+            before = REPORTED.read_text(encoding='ascii')
+            REPORTED.write_text(NONE_REPORTED, encoding='ascii')
+            kept = True
+    try:
+        yield kept
+    finally:
+        if before and kept:
+            REPORTED.write_text(before, encoding='ascii')
 
 
 @contextlib.contextmanager

@@ -63,6 +63,7 @@ def describe(env):
         'memory': meminfo()['MemTotal'],
         'paging': env.paging,
         'virtual': bool(re.search(r'^flags.*\bhypervisor\b', flags, re.MULTILINE)),
+        'free-memory': 'stays warm' if env.memory_stays_warm else 'may go cold',
         'huge-pages': THP.read_text(encoding='ascii').strip() if THP.exists() else 'none',
         'qemu': output(env.program, '--version'),
         'commit': output('git', '-C', str(Path(__file__).parent), 'rev-parse', '--short=12',

@@ -98,10 +98,8 @@ class Runner:
                 program = bare.build(self.env.build)
                 value = bare.measure(program, *item.case.bare(run))
                 return {item.case.bare_metric: value}, None
-            warm = self.env.pick(size * item.case.copies, 1 << 22)
-            host.warm(warm + self.env.pick(item.case.beside, 0))
-            if run.backend.gmem:
-                host.warm(warm, gmem=True)
+            if not self.env.memory_stays_warm:
+                self.warm([item], run.backend.gmem)
             metrics = item.case.measure(run)
             for name, value in metrics.items():
                 if value is None and not item.case.metrics[name].optional or \
@@ -112,6 +110,15 @@ class Runner:
             # Whatever it is, other cases may still have figures
             names = [item.case.bare_metric] if player == BARE else item.case.metrics
             return dict.fromkeys(names), f'{type(e).__name__}: {e}'.removeprefix('Broken: ')
+
+    def warm(self, items, gmem):
+        """The memory that one of them needs at once, and some for what QEMU has beside RAM."""
+        need = max(int(item.size * GIB) * item.case.copies * 9 // 8 + item.case.beside
+                   for item in items)
+        need = min(need, host.meminfo()['MemAvailable'] * 9 // 10)
+        host.warm(self.env.pick(need, 1 << 22))
+        if gmem:
+            host.warm(self.env.pick(need, 1 << 22), gmem=True)
 
     def round(self, items, number, counts):
         """Each item once, by each player in turn."""
@@ -154,6 +161,8 @@ class Runner:
                        f'{budget / 60:.0f} minutes; BENCH={item.case.name} measures it'})
 
         keep_all = keep_all or bool(rounds)
+        if self.env.memory_stays_warm:
+            self.warm(items, True)
         if self.env.breakage:
             self.emit({'rounds': 1})
             self.round(items, 0, True)

@@ -57,6 +57,7 @@ def machine_text(results):
     return (f'{m["processor"]}, {m["cpus"]} CPUs, {figure(m["memory"], "B")}, Linux {m["kernel"]}, '
             f'{m["paging"]} paging' + (', itself virtual' if m['virtual'] else '')
             + (', emulated' if m['emulated'] else '')
+            + (', free memory goes cold' if m.get('free-memory') == 'may go cold' else '')
             + (f'; load {min(loads):.1f} to {max(loads):.1f}' if loads else ''))
 
 

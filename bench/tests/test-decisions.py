@@ -3,8 +3,10 @@
 """Test what the benchmark decides: statistics, turns, rounds, goals."""
 
 import sys
+import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP), str(TOP / 'scripts/tests')]
@@ -104,6 +106,32 @@ class HostTest(unittest.TestCase):
     def test_this_process_and_this_machine(self):
         self.assertIn('VmPTE', host.process('self'))
         self.assertIn('MemFree', host.meminfo())
+
+    def kept(self, features, reported=None):
+        """Whether free memory is, and what is told then of blocks, on a host like that."""
+        with tempfile.TemporaryDirectory(prefix='bench-test.') as directory:
+            balloon = Path(directory, 'virtio0')
+            balloon.mkdir()
+            (balloon / 'device').write_text('0x0005\n')
+            (balloon / 'features').write_text(f'{features}\n')
+            order = Path(directory, 'order')
+            if reported:
+                order.write_text(reported)
+            with mock.patch.multiple(host, VIRTIO=Path(directory), REPORTED=order):
+                with host.free_memory_kept() as kept:
+                    meanwhile = order.read_text() if reported else None
+                if reported:
+                    self.assertEqual(order.read_text(), reported)
+            return kept, meanwhile
+
+    def test_free_memory_is_reported_no_more_for_the_time(self):
+        self.assertEqual(self.kept('0110010100', '9\n'), (True, '11'))
+
+    def test_free_memory_that_is_reported_goes_cold(self):
+        self.assertEqual(self.kept('0110010100'), (False, None))
+
+    def test_without_reports_nothing_is_changed(self):
+        self.assertEqual(self.kept('0110000100', '9\n'), (True, '9\n'))
 
 
 class GoalTest(unittest.TestCase):
