@@ -36,6 +36,11 @@ class Metric:
     optional: bool = False
 
 
+# Why a pass over warm memory can take longer
+PLACEMENT = ("Which of the host's pages a file gets makes that difference, and not what maps "
+             'them: with kvm-bind=off it is the same.')
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """measure(run) returns {metric: figure}; bare(run) the arguments of bench/bare.c.

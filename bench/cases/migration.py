@@ -2,6 +2,7 @@
 """Migration, and what the guest feels of it."""
 
 import subprocess
+import time
 
 from ..goals import Goal
 from . import Broken, Metric, case
@@ -91,10 +92,24 @@ def busy(run):
     return migrate(run, prepare, check, **({} if run.env.breakage else {'max_bandwidth': LINE}))
 
 
+# About what a migration of 512 MiB takes
+IDLE = 0.4
+
+
+def gap(guest, act):
+    """The longest stop that the guest sees meanwhile."""
+    guest.ask('count all')
+    act()
+    guest.ask('stop')
+    return guest.seconds(guest.ask('gap'))
+
+
 def logging(cpus):
     @case(f'migration/logging-{cpus}', f'longest stop that {cpus} vCPUs see which count in all'
           ' RAM, while logging begins and ends',
-          {'gap': Metric('s', 'longest time between two pages')}, sizes=(1, 4, 8),
+          {'gap': Metric('s', 'longest time between two pages'),
+           'idle': Metric('s', f'the same in {IDLE} s in which nothing else happens')},
+          sizes=(1, 4, 8),
           backends=('guest-memfd', 'memfd', 'ram-thp'),
           reasons={'gap': 'The vCPUs wait for each part of the RAM that is switched; where they '
                    'are more than the CPUs, also for each other.'},
@@ -104,10 +119,8 @@ def logging(cpus):
         with run.guest(cpus=cpus) as guest:
             guest.ask(f'smp {cpus}')
             guest.ask('touch all')
-            guest.ask('count all')
-            guest.start_and_cancel_migration()
-            guest.ask('stop')
-            return {'gap': guest.seconds(guest.ask('gap'))}
+            return {'idle': gap(guest, lambda: time.sleep(IDLE)),
+                    'gap': gap(guest, guest.start_and_cancel_migration)}
 
 
 for number in 1, 4:

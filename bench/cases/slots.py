@@ -2,7 +2,7 @@
 """Memslots that come, go and change: what that takes, and what the guest pays afterwards."""
 
 from ..goals import TWO_DIMENSIONAL, Goal
-from . import Metric, case
+from . import PLACEMENT, Metric, case
 
 DIMM = 128 << 20
 # ACPI's controller of DIMMs, which a guest ejects one by
@@ -46,10 +46,10 @@ def nothing(guest):
     """Nothing is to be done before the RAM is warm."""
 
 
-def change(name, what, act, options=(), goals=UNCHANGED, prepare=nothing, archs=('x86_64',),
-           reasons=()):
+def change(name, what, act, options=(), goals=UNCHANGED, prepare=nothing, archs=('x86_64',)):
     @case(f'slots/{name}', f'the guest writes to its warm RAM again: {what}', METRICS, goals=goals,
-          backends=('guest-memfd', 'mapped', 'memfd'), archs=archs, reasons=dict(reasons))
+          backends=('guest-memfd', 'mapped', 'memfd'), archs=archs,
+          reasons={'before': PLACEMENT, 'after': PLACEMENT})
     def measure(run):
         with run.guest(*options) as guest:
             prepare(guest)
@@ -86,7 +86,9 @@ def many(run):
 
 @case('slots/plug-unplug', 'plugging a DIMM of 128 MiB and unplugging it, without the guest', {
     'plug': Metric('s', 'object-add and device_add'),
-    'unplug': Metric('s', 'device_del to object-del')}, archs=('x86_64',), sizes=(1,))
+    'unplug': Metric('s', 'device_del to object-del')}, archs=('x86_64',), sizes=(1,),
+      reasons={'unplug': 'Linux looks for the page tables of the DIMM alone, page by page, so that '
+                         'the guest keeps those of its other RAM (slot-zap-all=off).'})
 def plug_unplug(run):
     with run.guest(*SLOTS) as guest:
         return {'plug': run.timed(plug, guest), 'unplug': run.timed(unplug, guest)}

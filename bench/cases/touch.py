@@ -2,7 +2,7 @@
 """What the guest pays for each page that it writes to, the first time and later."""
 
 from ..goals import TWO_DIMENSIONAL, Goal
-from . import Metric, case
+from . import PLACEMENT, Metric, case
 
 METRICS = {
     'first': Metric('s', 'the guest writes to each page of its RAM'),
@@ -16,7 +16,7 @@ def touch(name, what, prealloc, cpus, goals):
     @case(f'touch/{name}-{cpus}', f'{what}, {cpus} vCPU(s)', METRICS, sizes=(1, 4), goals=goals,
           backends=('guest-memfd', 'mapped', 'memfd', 'memfd-huge', 'ram', 'ram-thp'),
           bare=None if prealloc else lambda run: ('populate', run.size, cpus),
-          bare_metric='first')
+          bare_metric='first', reasons={'second': PLACEMENT})
     def measure(run):
         with run.guest(prealloc=prealloc, cpus=cpus) as guest:
             guest.ask(f'smp {cpus}')
