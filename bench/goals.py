@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 OURS = 'guest-memfd'
 SHADOW, TWO_DIMENSIONAL = 'shadow', 'two-dimensional'
+# Times that differ by less are not told apart
+RESOLUTION = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Verdict:
-    """spread_has_it: it is missed by less than the rounds differ from each other"""
+    """spread_has_it: it is missed by less than the rounds differ from each other, or can tell"""
     goal: Goal
     value: float
     limit: float

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from .backends import BARE, REFERENCE
 from .figures import summarize, summarize_ratio
-from .goals import OURS, judge
+from .goals import OURS, RESOLUTION, judge
 
 VERSION = 1
 
@@ -78,8 +78,10 @@ class Results:
                     if verdict:
                         ratio = self.ratio(case.name, size, OURS, goal.metric)
                         yield case, size, replace(
-                            verdict, spread_has_it=bool(goal.of == REFERENCE and ratio
-                                                        and ratio.low <= goal.factor))
+                            verdict, spread_has_it=bool(
+                                goal.of == REFERENCE and ratio and
+                                (ratio.low <= goal.factor or
+                                 ratio.median < goal.factor + RESOLUTION)))
 
     def losses(self, cases):
         """(case, size, metric's name, ratio) where our RAM has more than the reference, worst
@@ -87,7 +89,7 @@ class Results:
         found = []
         for case, size, name, _, order in self.items(cases):
             ratio = self.ratio(case.name, size, OURS, name) if OURS in order else None
-            if ratio and ratio.low > 1:
+            if ratio and ratio.low > 1 and ratio.median >= 1 + RESOLUTION:
                 found.append((case, size, name, ratio))
         return sorted(found, key=lambda f: -f[3].median)
 

@@ -96,6 +96,14 @@ class TableTest(unittest.TestCase):
         # 0.75 is the goal: in one round of three it was met
         self.assertTrue(any(line.split()[0] == 'unclear' for line in table.table(
             made_up(guest_memfd=[1, 2, 2], memfd=[2, 2, 2]), CASES) if line.strip()))
+        # ... and is missed by less than one could tell
+        self.assertTrue(any(line.split()[0] == 'unclear' for line in table.table(
+            made_up(guest_memfd=[1.51] * 3, memfd=[2] * 3), CASES) if line.strip()))
+
+    def test_less_than_one_could_tell_is_no_loss(self):
+        for ours, losses in (1.005, 0), (1.05, 1):
+            self.assertEqual(len(made_up(guest_memfd=[ours] * 3, memfd=[1] * 3).losses(CASES)),
+                             losses)
 
     def test_run_that_was_ended_says_so(self):
         results = made_up(guest_memfd=[1], memfd=[2])
