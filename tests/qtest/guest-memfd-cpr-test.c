@@ -10,6 +10,7 @@
 #include "qemu/sockets.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
+#include "qobject/qlist.h"
 #include "guest-memfd/plug.h"
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
@@ -46,18 +47,28 @@ static int connect_to(const char *path)
     return fd;
 }
 
-/* A VM that answers nobody before it has its files from @cpr */
-static VM *start_successor(const VMKind *c, const char *cpr, const char *uri,
-                           const char *serial)
+/* What continues a VM; its serial port is a socket to connect to */
+static char *successor_args(const VMKind *c, const char *incoming,
+                            const char *serial)
 {
     g_autofree char *extra = g_strdup_printf(
         "-accel kvm -cpu " VM_CPU " -nodefaults "
         "-bios tests/guest-memfd/payload-%s.bin "
         "-chardev socket,id=s0,path=%s,server=on,wait=off -serial chardev:s0 "
-        "-incoming %s -incoming cpr,addr.transport=socket,addr.type=unix,"
-        "addr.path=%s -trace kvm_guest_memfd_zap 2>%s/log",
-        qtest_get_arch(), serial, uri, cpr, tmp);
-    g_autofree char *args = vm_args(c, extra);
+        "-incoming %s -trace kvm_guest_memfd_zap -D %s/log",
+        qtest_get_arch(), serial, incoming, tmp);
+
+    return vm_args(c, extra);
+}
+
+/* A VM that answers nobody before it has its files from @cpr */
+static VM *start_successor(const VMKind *c, const char *cpr, const char *uri,
+                           const char *serial)
+{
+    g_autofree char *incoming = g_strdup_printf(
+        "%s -incoming cpr,addr.transport=socket,addr.type=unix,addr.path=%s",
+        uri, cpr);
+    g_autofree char *args = successor_args(c, incoming, serial);
     VM *vm = g_new0(VM, 1);
 
     vm->input = g_string_new(NULL);
@@ -185,6 +196,124 @@ static void test_transfer(const void *data)
     unlink(main_path);
 }
 
+/* QEMU 10.2 has it */
+static bool cpr_exec_exists(void)
+{
+    QTestState *qts = qtest_init("-machine none");
+    QDict *rsp = qtest_qmp(qts, "{'execute': 'migrate-set-parameters',"
+                           " 'arguments': {'mode': 'cpr-exec'}}");
+    bool exists = qdict_haskey(rsp, "return");
+
+    qobject_unref(rsp);
+    qtest_quit(qts);
+    return exists;
+}
+
+static void set_exec_command(VM *vm, const char *args)
+{
+    g_autofree char *line = g_strdup_printf("%s -display none %s",
+                                            getenv("QTEST_QEMU_BINARY"), args);
+    g_auto(GStrv) words = NULL;
+    QList *command = qlist_new();
+
+    g_assert_true(g_shell_parse_argv(line, NULL, &words, NULL));
+    for (char **word = words; *word; word++) {
+        qlist_append_str(command, *word);
+    }
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'migrate-set-parameters',"
+                             " 'arguments': {'cpr-exec-command': %p}}",
+                             command);
+}
+
+/* The answer to a command, whatever happens meanwhile */
+static QDict *ask(int qmp, const char *command)
+{
+    QDict *rsp = qmp_fd(qmp, "{'execute': %s}", command);
+
+    while (!qdict_haskey(rsp, "return")) {
+        g_assert_true(qdict_haskey(rsp, "event"));
+        qobject_unref(rsp);
+        rsp = qmp_fd_receive(qmp);
+    }
+    return rsp;
+}
+
+static bool runs(int qmp)
+{
+    QDict *rsp = ask(qmp, "query-status");
+    bool running = qdict_get_bool(qdict_get_qdict(rsp, "return"), "running");
+
+    qobject_unref(rsp);
+    return running;
+}
+
+static void assert_other_vm(int qmp)
+{
+    QDict *rsp = ask(qmp, "query-guest-memfd");
+    QListEntry *entry, *slot;
+    int backends = 0;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(rsp, "return"), entry) {
+        QDict *info = qobject_to(QDict, qlist_entry_obj(entry));
+
+        QLIST_FOREACH_ENTRY(qdict_get_qlist(info, "slots"), slot) {
+            g_assert_cmpstr(qdict_get_str(qobject_to(QDict,
+                                                     qlist_entry_obj(slot)),
+                                          "state"), ==, "other-vm");
+        }
+        backends++;
+    }
+    g_assert_cmpint(backends, ==, 2);
+    qobject_unref(rsp);
+}
+
+/* Another program in the same process has another VM, and the same files */
+static void test_exec(const void *data)
+{
+    const VMKind *c = data;
+    g_autofree char *serial = g_strdup_printf("%s/serial", tmp);
+    g_autofree char *monitor = g_strdup_printf("%s/monitor", tmp);
+    g_autofree char *path = g_strdup_printf("%s/exec", tmp);
+    g_autofree char *uri = g_strdup_printf("file:%s", path);
+    g_autofree char *incoming = g_strdup_printf(
+        "%s -qmp unix:%s,server=on,wait=off", uri, monitor);
+    g_autofree char *args = successor_args(c, incoming, serial);
+    VM *first = start(c, "");
+    VM second = { .input = g_string_new(NULL) };
+    g_autofree char *answer = NULL;
+    int qmp;
+
+    replace_dimm(first);
+    start_guest(first, c);
+    assert_bound(first);
+    VM_WAIT(qtest_readq(first->qts, COUNT) >= 2);
+    set_mode(first, "cpr-exec");
+    set_exec_command(first, args);
+    migrate_qmp(first->qts, NULL, uri, NULL, "{}");
+
+    qmp = connect_to(monitor);
+    qobject_unref(qmp_fd_receive(qmp));
+    qobject_unref(ask(qmp, "qmp_capabilities"));
+    VM_WAIT(runs(qmp));
+    assert_other_vm(qmp);
+    assert_prepared();
+    second.serial = connect_to(serial);
+    answer = vm_command(&second, "stop");
+    g_assert_true(g_str_has_prefix(answer, "passes="));
+    vm_check_range(&second, DIMM, DIMM_LEN, 6);
+    /* The process is the one that it was, but does not speak to libqtest */
+    qtest_quit(first->qts);
+    close(first->serial);
+    g_string_free(first->input, true);
+    g_free(first);
+    close(second.serial);
+    close(qmp);
+    g_string_free(second.input, true);
+    unlink(serial);
+    unlink(monitor);
+    unlink(path);
+}
+
 typedef struct Refusal {
     const char *name;
     const char *accel;
@@ -302,6 +431,9 @@ int main(int argc, char **argv)
     }
     tmp = g_dir_make_tmp("guest-memfd-XXXXXX", NULL);
     vm_add_tests("cpr/transfer", test_transfer);
+    if (cpr_exec_exists()) {
+        vm_add_tests("cpr/exec", test_exec);
+    }
     vm_add_tests("cpr/reboot", test_reboot);
     vm_add_tests("cpr/ignore-shared", test_ignore_shared);
 
