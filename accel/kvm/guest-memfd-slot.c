@@ -97,7 +97,7 @@ static int set_region(KVMSlot *slot, uint32_t flags, uint64_t size)
     return ret;
 }
 
-/* How often the VM has begun to run, and whether it is stopped; under the BQL */
+/* How often the VM has begun to run, whether it is stopped; under the BQL */
 static unsigned int runs;
 static bool stopped;
 
@@ -430,8 +430,8 @@ bool kvm_gmem_check_plug(RAMBlock *rb, hwaddr gpa, Error **errp)
     int ret = 0;
 
     if (cells > left) {
-        error_setg(errp, "memory backend '%s' needs %" PRIu64 " memslots of KVM,"
-                   " which has %u left: use fewer or smaller backends",
+        error_setg(errp, "memory backend '%s' needs %" PRIu64 " memslots of"
+                   " KVM, which has %u left: use fewer or smaller backends",
                    gmem_backend_id(rb), cells, left);
         return false;
     }

@@ -643,7 +643,8 @@ static const Late hidden[] = {
 
 static void add(const char *group, const Late *c, GTestDataFunc func)
 {
-    g_autofree char *path = g_strdup_printf("/guest-memfd/%s/%s", group, c->name);
+    g_autofree char *path = g_strdup_printf("/guest-memfd/%s/%s", group,
+                                            c->name);
 
     if (!*c->accel || kvm_dirty_ring_supported()) {
         qtest_add_data_func(path, c, func);

@@ -193,7 +193,7 @@ void vm_faults_end(void)
     g_unsetenv("LD_PRELOAD");
 }
 
-/* A guest that is lost ends in a triple fault, and must not pass for a new one */
+/* A lost guest ends in a triple fault, and must not pass for a new one */
 static bool on_event(QTestState *qts, const char *name, QDict *event,
                      void *opaque)
 {
