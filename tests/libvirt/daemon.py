@@ -51,7 +51,8 @@ def enter():
 
 def reason_not_to():
     """Why this machine cannot run libvirt in this way; or nothing."""
-    for tool in 'libvirtd', 'virtlogd', 'virsh', 'virt-xml-validate', 'unshare':
+    for tool in ('libvirtd', 'virtlogd', 'virsh', 'virt-xml-validate', 'virt-install', 'virt-xml',
+                 'unshare'):
         if not shutil.which(tool):
             return f'no {tool} here'
     if subprocess.run([*UNSHARE, 'true'], stderr=subprocess.DEVNULL, check=False).returncode:
@@ -81,9 +82,13 @@ class VirshError(Exception):
 class Host:
     """A machine, as far as libvirt can tell."""
 
-    def __init__(self, top, shared, conf=PLAIN_CONF):
-        """Its files are in the directory @top; @shared has the guests' disks."""
+    def __init__(self, top, shared, conf=PLAIN_CONF, programs=''):
+        """Its files are in the directory @top; @shared has the guests' disks.
+
+        @programs: the directory of emulators that libvirt finds by itself
+        """
         self.top = top
+        self.path = os.pathsep.join(str(p) for p in (programs, os.environ['PATH']) if p)
         self.processes = {}
         for name in PLACES:
             (top / name).mkdir(parents=True)
@@ -125,7 +130,8 @@ class Host:
             self.processes[daemon] = subprocess.Popen(
                 [*UNSHARE, 'sh', '-c',
                  mounts + f'exec {daemon} --pid-file {self.top}/{daemon}.pid'],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=os.environ | {'PATH': self.path})
         socket = self.top / 'run' / ('libvirt-sock' if daemon == 'libvirtd' else 'virtlogd-sock')
         wait_for(lambda: socket.exists() or self.processes[daemon].poll() is not None,
                  f'{daemon} listens')

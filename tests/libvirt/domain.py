@@ -21,24 +21,29 @@ MIB = 1 << 20
 
 
 def example(name, build, edit=None):
-    """The text of contrib/libvirt/NAME.xml, with what this machine has and runs:
+    """The text of contrib/libvirt/NAME.xml, adapted; `edit` may change the tree further."""
+    root = ET.parse(CONTRIB / f'{name}.xml').getroot()
+    adapt(root, build)
+    if edit:
+        edit(root)
+    return ET.tostring(root, encoding='unicode')
+
+
+def adapt(root, build):
+    """Change a domain to what this machine has and runs:
 
     - the emulator that was just built;
     - our guest program as firmware, instead of what boots from the disk;
     - not the one CPU feature that KVM here may offer and then refuse.
 
-    All else is as in the file; `edit` may change the tree further.
+    All else stays as it is.
     """
-    root = ET.parse(CONTRIB / f'{name}.xml').getroot()
     emulator = root.find('devices/emulator')
     emulator.text = str(build / 'bin' / Path(emulator.text).name)
     if root.find('os/type').get('arch') == 'x86_64':
         loader = ET.SubElement(root.find('os'), 'loader', type='rom')
         loader.text = str(build / 'qemu/tests/guest-memfd/payload-x86_64.bin')
         ET.SubElement(root.find('cpu'), 'feature', policy='disable', name='arch-capabilities')
-    if edit:
-        edit(root)
-    return ET.tostring(root, encoding='unicode')
 
 
 def memory_options(argv):

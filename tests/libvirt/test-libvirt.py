@@ -8,6 +8,7 @@ usage: test-libvirt.py BUILD [CASE...]
 import configparser
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,9 +28,11 @@ import kvm
 import run as peer_tests
 import tap
 from daemon import Host, VirshError, wait_for
-from domain import CONTRIB, HIDDEN, IMAGE, MIB, QEMU_NS, Domain, example, memory_options
+from domain import (CONTRIB, HIDDEN, IMAGE, MIB, QEMU_NS, Domain, adapt, example,
+                    memory_options)
 
 TOP = CONTRIB.parent / 'guest-memfd/guest-memfd-top'
+MANUAL = TESTS.parent / 'docs/system/guest-memfd-libvirt.rst'
 GIB = 1 << 30
 # Clear of the guest program and of what a PC has below 1 MiB
 START, LENGTH = 64 * MIB, 256 * MIB
@@ -442,6 +445,56 @@ class Arm64Test(LibvirtTest):
             guest.virsh('start')
 
 
+class VirtInstTest(LibvirtTest):
+    """virt-install and virt-xml, as the manual has them."""
+
+    @classmethod
+    def setUpClass(cls):
+        # They ask libvirt for emulators that it knows
+        cls.host = new_host(programs=BUILD / 'bin')
+        cls.hosts = [cls.host]
+
+    def manual(self, program):
+        """Its commands there, as lists of words, with the emulator that was just built."""
+        text = MANUAL.read_text(encoding='utf-8').replace('\\\n', ' ')
+        lines = [line for line in text.splitlines() if line.startswith(f'  {program} ')]
+        self.assertTrue(lines)
+        return [shlex.split(line.replace('/usr/local/bin', str(BUILD / 'bin'))) for line in lines]
+
+    def tool(self, words, *more):
+        result = subprocess.run([words[0], '--connect', self.host.uri, *words[1:], *more],
+                                text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                timeout=900, check=False)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    def run_guest(self, xml):
+        root = ET.fromstring(xml)
+        adapt(root, BUILD)
+        domain = Domain(self.host, ET.tostring(root, encoding='unicode'))
+        self.addCleanup(domain.remove)
+        self.assertEqual(int(domain.start()['ram']), GIB)
+        return domain
+
+    def install(self, leave_out=()):
+        """The XML that virt-install makes."""
+        words, = self.manual('virt-install')
+        return self.tool([w for w in words if not w.startswith(tuple(leave_out))], '--print-xml')
+
+    def test_virt_install(self):
+        self.assert_bound(self.run_guest(self.install()), {'pc.ram': GIB})
+
+    def test_virt_xml(self):
+        ours = ('--memorybacking', 'source.type', '--qemu-commandline')
+        guest = self.run_guest(self.install(ours))
+        self.assertEqual(guest.qmp('query-guest-memfd'), [])
+        guest.virsh('destroy')
+        for words in self.manual('virt-xml'):
+            self.tool(words)
+        guest.start()
+        self.assert_bound(guest, {'pc.ram': GIB})
+
+
 def validate(name):
     return subprocess.run(['virt-xml-validate', CONTRIB / f'{name}.xml', 'domain'], text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
@@ -457,8 +510,8 @@ def unpack_virtiofsd():
     return peer_tests.command(BUILD, peer)
 
 
-def new_host(conf=daemon.PLAIN_CONF):
-    return Host(Path(tempfile.mkdtemp(dir=SCRATCH)), SCRATCH, conf)
+def new_host(conf=daemon.PLAIN_CONF, programs=''):
+    return Host(Path(tempfile.mkdtemp(dir=SCRATCH)), SCRATCH, conf, programs)
 
 
 def main():
