@@ -15,7 +15,7 @@
 #include "qemu/units.h"
 #include "guest-memfd-plan.h"
 
-#define GRID_MIN        (256 * MiB)
+#define GRID_MIN        (128 * MiB)
 /* QEMU looks a memslot up by walking through all of them */
 #define CELLS_MAX       1024
 

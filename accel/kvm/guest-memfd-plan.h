@@ -21,7 +21,7 @@
  *
  * A memslot never crosses a multiple of the grid, so that whoever touches the
  * edge of RAM, or wants a part of it logged, costs a cell and not all of it.
- * 256 MiB: KVM switches a cell of touched RAM in less than 2 ms.  It doubles
+ * 128 MiB: KVM switches a cell of touched RAM in about 1 ms.  It doubles
  * where a block would need too many memslots.
  *
  * Returns: a power of two, in bytes

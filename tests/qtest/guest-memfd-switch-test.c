@@ -17,7 +17,7 @@
 #include "migration/migration-qmp.h"
 #include "migration/migration-util.h"
 
-/* Several cells of 256 MiB, and a rest */
+/* Several cells of 128 MiB, and a rest */
 #define RAM "600M"
 #define RAM_SIZE (600 * MiB)
 #define DIMM_AT (8 * GiB)

@@ -329,11 +329,11 @@ static void test_hostile_sizes(void)
         uint64_t cell = gmem_cell_size(gpa, MIN(size, room), grid);
 
         g_assert_true(is_power_of_2(grid));
-        g_assert_cmphex(grid, >=, 256 * MiB);
+        g_assert_cmphex(grid, >=, 128 * MiB);
         g_assert_cmphex(grid, <=, 1ULL << 62);
         /* As small as it can be */
         g_assert_true(grid == 1ULL << 62 || size / cells <= grid);
-        g_assert_true(grid == 256 * MiB || size / cells > grid / 2);
+        g_assert_true(grid == 128 * MiB || size / cells > grid / 2);
 
         g_assert_cmphex(cell, >, 0);
         g_assert_cmphex(cell, <=, MIN(size, room));
@@ -348,8 +348,9 @@ static void test_grid(void)
         unsigned slots;
         uint64_t grid;
     } rows[] = {
-        { 4 * KiB, 32764, 256 * MiB },
-        { 8 * GiB, 32764, 256 * MiB },
+        { 4 * KiB, 32764, 128 * MiB },
+        { 8 * GiB, 32764, 128 * MiB },
+        { 128 * GiB, 32764, 128 * MiB },
         { 256 * GiB, 32764, 256 * MiB },
         { 257 * GiB, 32764, 512 * MiB },
         { TiB, 32764, GiB },
