@@ -20,10 +20,12 @@ sys.path += [str(TOP / d) for d in ('tests/nested', 'scripts')]
 import entry  # noqa: E402 pylint: disable=wrong-import-position
 import kvm  # noqa: E402 pylint: disable=wrong-import-position
 INTERRUPTED = 130
+# The machine's settings must be what they were, whoever ends it
+ENDS = signal.SIGINT, signal.SIGTERM
 EPILOG = '''As variables of make: BENCH="CASE...", ROUNDS=N, SIZE=SIZE, ALL=1, RAM=KIND,..., BREAKAGE=1,
 COMPARE=FILE, MINUTES=N. Every run is kept in BUILD/bench/runs, with plots. Exit status: 0 all is
 well, 1 something has failed, 2 it cannot be measured here or was asked wrongly, 130 ended by
-Ctrl-C (what there is by then is shown and kept).'''
+Ctrl-C or SIGTERM (what there is by then is shown and kept).'''
 
 
 def size(text):
@@ -114,7 +116,8 @@ def progress(number, total, what, seconds):
 
 def interrupt(number, frame):
     """Once: from now on what is left has to be tidied up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for end in ENDS:
+        signal.signal(end, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -191,13 +194,14 @@ def run(args, build, inside):
     bare.build(build)
     args.ram = args.ram or [OURS, REFERENCE]
     fetch_debian(args, build, results)
-    signal.signal(signal.SIGINT, interrupt)
+    for end in ENDS:
+        signal.signal(end, interrupt)
     try:
         good = in_emulated_host(args, build, results) if reason else \
             measure(args, build, results, inside)
         return results, good, False
     except KeyboardInterrupt:
-        print('\nended by Ctrl-C', file=sys.stderr)
+        print('\nended early', file=sys.stderr)
         return results, False, True
 
 
