@@ -3,6 +3,7 @@
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -49,6 +50,13 @@ class Root:
         subprocess.run(['mmdebstrap', '--quiet', '--variant=minbase', self.suite, new,
                         private / 'sources.list'], check=True, stdout=sys.stderr)
         new.replace(base)
+
+    def add_architecture(self, arch):
+        """Have packages of another architecture beside its own."""
+        for file in (self.path / 'etc/apt/sources.list.d').iterdir():
+            file.write_text(re.sub(r'\barch=\w+', rf'\g<0>,{arch}', file.read_text()))
+        self.run('dpkg', '--add-architecture', arch)
+        self.apt('update', '-qq')
 
     def command(self, *command):
         """One that runs in it, with mounts that end with it."""

@@ -64,9 +64,10 @@ class DependencyTest(unittest.TestCase):
                       if line and not line.startswith('#')}
         control = (TOP / 'packaging/debian/control').read_text()
         field = re.search(r'^Build-Depends:\n((?: .*\n)+)', control, re.MULTILINE)[1]
-        asked = {word.split()[0] for word in field.split(',') if word.strip()}
-        # dpkg-dev is essential for building; Meson is fetched where it is too old.
-        self.assertEqual(asked - {'debhelper-compat', 'meson'}, names - {'dpkg-dev'})
+        asked = {word.split()[0].partition(':')[0] for word in field.split(',') if word.strip()}
+        # All that builds has build-essential; Meson is fetched where it is too old.
+        self.assertEqual(asked - {'debhelper-compat', 'meson'},
+                         names - {'dpkg-dev', 'gcc', 'libc6-dev', 'make'})
 
     def test_each_package_is_described_in_the_readme(self):
         control = (TOP / 'packaging/debian/control').read_text()
