@@ -49,10 +49,9 @@ def enter():
                                 env={**os.environ, INSIDE: scratch}, check=False).returncode)
 
 
-def reason_not_to():
-    """Why this machine cannot run libvirt in this way; or nothing."""
-    for tool in ('libvirtd', 'virtlogd', 'virsh', 'virt-xml-validate', 'virt-install', 'virt-xml',
-                 'unshare'):
+def reason_not_to(tools):
+    """Why this machine cannot run libvirt in this way, and these tools; or nothing."""
+    for tool in ('libvirtd', 'virtlogd', 'virsh', 'unshare', *tools):
         if not shutil.which(tool):
             return f'no {tool} here'
     if subprocess.run([*UNSHARE, 'true'], stderr=subprocess.DEVNULL, check=False).returncode:

@@ -29,20 +29,30 @@ def example(name, build, edit=None):
     return ET.tostring(root, encoding='unicode')
 
 
+def programs(build):
+    """The directory of what was built for this architecture, by a cross compiler or not."""
+    cross = build / f'qemu-{os.uname().machine}'
+    return cross if cross.exists() else build / 'qemu'
+
+
+def payload(build):
+    return programs(build) / f'tests/guest-memfd/payload-{os.uname().machine}.bin'
+
+
 def adapt(root, build):
     """Change a domain to what this machine has and runs:
 
     - the emulator that was just built;
-    - our guest program as firmware, instead of what boots from the disk;
+    - our guest program as firmware, instead of what boots from the disk (a PC; test-arm64.py);
     - not the one CPU feature that KVM here may offer and then refuse.
 
     All else stays as it is.
     """
     emulator = root.find('devices/emulator')
-    emulator.text = str(build / 'bin' / Path(emulator.text).name)
+    emulator.text = str(programs(build) / Path(emulator.text).name)
     if root.find('os/type').get('arch') == 'x86_64':
         loader = ET.SubElement(root.find('os'), 'loader', type='rom')
-        loader.text = str(build / 'qemu/tests/guest-memfd/payload-x86_64.bin')
+        loader.text = str(payload(build))
         ET.SubElement(root.find('cpu'), 'feature', policy='disable', name='arch-capabilities')
 
 

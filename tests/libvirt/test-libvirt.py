@@ -22,82 +22,27 @@ sys.dont_write_bytecode = True
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS.parent / d) for d in ('tests/libvirt', 'tests/peers', 'tests/nested',
                                                'tests/guest-memfd', 'scripts', 'scripts/tests')]
+import case
 import daemon
 import entry
 import kvm
 import run as peer_tests
-import tap
-from daemon import Host, VirshError, wait_for
-from domain import (CONTRIB, HIDDEN, IMAGE, MIB, QEMU_NS, Domain, adapt, example,
-                    memory_options)
+from case import GIB, LibvirtTest, new_host
+from daemon import VirshError, wait_for
+from domain import CONTRIB, MIB, QEMU_NS, Domain, adapt, memory_options
 
 TOP = CONTRIB.parent / 'guest-memfd/guest-memfd-top'
 MANUAL = TESTS.parent / 'docs/system/guest-memfd-libvirt.rst'
-GIB = 1 << 30
 # Clear of the guest program and of what a PC has below 1 MiB
 START, LENGTH = 64 * MIB, 256 * MIB
 
 
-class LibvirtTest(unittest.TestCase):
-    conf = daemon.PLAIN_CONF
-
-    @classmethod
-    def setUpClass(cls):
-        cls.host = new_host(cls.conf)
-        cls.hosts = [cls.host]
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.host.close()
-
-    def run(self, result=None):
-        """As always; and what libvirt and QEMU have said when it fails."""
-        before = len(result.errors + result.failures)
-        super().run(result)
-        if len(result.errors + result.failures) > before:
-            print(*(host.logs() for host in self.hosts), file=sys.stderr)
-
-    def define(self, name, edit=None):
-        domain = Domain(self.host, example(name, BUILD, edit))
-        self.addCleanup(domain.remove)
-        return domain
-
-    def assert_bound(self, domain, backends):
-        """These backends {id: size}, and no others, are guest_memfds, and they are bound."""
-        # What was logged is bound again in steps
-        wait_for(lambda: not domain.states() & {'switching', 'dirty-log'}, 'the end of a log')
-        found = {b['id']: b for b in domain.qmp('query-guest-memfd')}
-        self.assertEqual({name: b['size'] for name, b in found.items()}, backends)
-        # The others are those of System Management Mode, where KVM has it.
-        self.assertLessEqual(domain.states(), {'bound', 'alias', 'address-space'}, found)
-        total = sum(b['bound'] for b in found.values())
-        self.assertGreaterEqual(total, sum(backends.values()) - HIDDEN, found)
-        # The mapping of what has just been unplugged may stay for a moment.
-        wait_for(lambda: domain.mapped() == sum(backends.values()), 'all that, and no more, mapped')
-
-
 class ExampleTest(LibvirtTest):
-    """Each file of contrib/libvirt, from its text to a guest that uses its memory."""
+    """Each file of contrib/libvirt."""
 
-    def run_example(self, name, backends, natives, edit=None):
+    def run_example(self, name, *args, **kwargs):
         self.assertEqual(validate(name), f'{CONTRIB}/{name}.xml validates')
-        domain = self.define(name, edit)
-        native = memory_options(domain.native())
-        for part in natives:
-            self.assertTrue(any(part in ' '.join(pair) for pair in native), (part, native))
-        greeting = domain.start()
-        self.assertEqual(int(greeting['cpus']), 2)
-        self.assertEqual(int(greeting['ram']), GIB)
-        self.assertEqual(memory_options(domain.command_line()), native)
-        self.assert_bound(domain, backends)
-        domain.ask('smp 2')
-        tested = int(domain.ask('fill 1'))
-        self.assertGreater(tested, GIB - 2 * MIB)
-        self.assertEqual(int(domain.ask('check 1')), tested)
-        # The guest has used all of its memory, of which QEMU has no page tables.
-        self.assertLess(domain.resident(), GIB / 4)
-        self.assert_bound(domain, backends)
-        return domain
+        return super().run_example(name, *args, **kwargs)
 
     def test_object(self):
         self.run_example('object', {'ram0': GIB},
@@ -116,13 +61,13 @@ class ExampleTest(LibvirtTest):
 
     def test_virtiofs(self):
         """virtiofsd is started and answers; that a guest uses it is tests/peers' business."""
-        virtiofsd = SCRATCH / 'virtiofsd'
+        virtiofsd = case.SCRATCH / 'virtiofsd'
         virtiofsd.write_text(f'#!/bin/sh\nexec {VIRTIOFSD} "$@"\n')
         virtiofsd.chmod(0o755)
 
         def edit(root):
             root.find('devices/filesystem/binary').set('path', str(virtiofsd))
-            root.find('devices/filesystem/source').set('dir', str(SCRATCH))
+            root.find('devices/filesystem/source').set('dir', str(case.SCRATCH))
         guest = self.run_example('virtiofs', {'pc.ram': GIB}, ['guest-memfd=on'], edit)
         devices = [d['type'] for d in guest.qmp('qom-list', path='/machine/peripheral')]
         self.assertIn('child<vhost-user-fs-pci>', devices)
@@ -253,7 +198,7 @@ class MigrationTest(LibvirtTest):
     def start_migration(self, guest, other, *options):
         # Unsafe, as libvirt cannot see that both hosts have the same disk.
         command = guest.host.command('migrate', '--live', '--unsafe', *options, guest.name,
-                                     other.uri, '--migrateuri', f'unix://{SCRATCH}/migration')
+                                     other.uri, '--migrateuri', f'unix://{case.SCRATCH}/migration')
         migration = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                      text=True)
         self.addCleanup(migration.communicate)
@@ -409,10 +354,10 @@ class ProbeTest(LibvirtTest):
     """libvirt asks an emulator what it can do, and again when it is another."""
 
     def test_emulator_is_probed_again(self):
-        emulator = SCRATCH / 'qemu-system-x86_64'
+        emulator = case.SCRATCH / 'qemu-system-x86_64'
         known = []
         for _ in range(2):
-            shutil.copy(BUILD / 'bin' / emulator.name, emulator)
+            shutil.copy(case.BUILD / 'bin' / emulator.name, emulator)
             capabilities = ET.fromstring(self.host.virsh('domcapabilities', '--virttype', 'kvm',
                                                          '--emulatorbin', emulator))
             self.assertEqual(capabilities.findtext('path'), str(emulator))
@@ -451,7 +396,7 @@ class VirtInstTest(LibvirtTest):
     @classmethod
     def setUpClass(cls):
         # They ask libvirt for emulators that it knows
-        cls.host = new_host(programs=BUILD / 'bin')
+        cls.host = new_host(programs=case.BUILD / 'bin')
         cls.hosts = [cls.host]
 
     def manual(self, program):
@@ -459,7 +404,7 @@ class VirtInstTest(LibvirtTest):
         text = MANUAL.read_text(encoding='utf-8').replace('\\\n', ' ')
         lines = [line for line in text.splitlines() if line.startswith(f'  {program} ')]
         self.assertTrue(lines)
-        return [shlex.split(line.replace('/usr/local/bin', str(BUILD / 'bin'))) for line in lines]
+        return [shlex.split(line.replace('/usr/local/bin', str(case.BUILD / 'bin'))) for line in lines]
 
     def tool(self, words, *more):
         result = subprocess.run([words[0], '--connect', self.host.uri, *words[1:], *more],
@@ -470,7 +415,7 @@ class VirtInstTest(LibvirtTest):
 
     def run_guest(self, xml):
         root = ET.fromstring(xml)
-        adapt(root, BUILD)
+        adapt(root, case.BUILD)
         domain = Domain(self.host, ET.tostring(root, encoding='unicode'))
         self.addCleanup(domain.remove)
         self.assertEqual(int(domain.start()['ram']), GIB)
@@ -501,44 +446,27 @@ def validate(name):
                           ).stdout.strip()
 
 
-def unpack_virtiofsd():
+def unpack_virtiofsd(build):
     """The command of the one that tests/peers uses."""
     peers = configparser.ConfigParser()
     peers.read(TESTS / 'peers/peers')
     peer = peers['virtiofsd']
     peer['command'] = peer['command'].split()[0]
-    return peer_tests.command(BUILD, peer)
-
-
-def new_host(conf=daemon.PLAIN_CONF, programs=''):
-    return Host(Path(tempfile.mkdtemp(dir=SCRATCH)), SCRATCH, conf, programs)
+    return peer_tests.command(build, peer)
 
 
 def main():
-    global BUILD, SCRATCH, VIRTIOFSD
+    global VIRTIOFSD
     if len(sys.argv) < 2:
         sys.exit(__doc__.split('\n\n', maxsplit=1)[1])
-    BUILD = Path(sys.argv[1]).resolve()
+    build = Path(sys.argv[1]).resolve()
     # There is no network where the tests run.
-    VIRTIOFSD = unpack_virtiofsd()
-    kvm.ensure(BUILD, 'libvirt')
-    reason = daemon.reason_not_to()
-    if reason:
-        print(f'1..0 # SKIP {reason}')
-        return
-    SCRATCH = daemon.enter()
-    # QEMU's user need not be able to enter the directories above.
-    (SCRATCH / 'build').mkdir()
-    daemon.run('mount', '--bind', BUILD, SCRATCH / 'build')
-    BUILD = SCRATCH / 'build'
-    daemon.run(BUILD / 'bin/qemu-img', 'create', '-q', '-f', 'qcow2',
-               SCRATCH / Path(IMAGE).name, '64M')
-    if sys.argv[2:]:
-        unittest.defaultTestLoader.testNamePatterns = [f'*{case}*' for case in sys.argv[2:]]
-    tap.main()
+    VIRTIOFSD = unpack_virtiofsd(build)
+    kvm.ensure(build, 'libvirt')
+    case.main(build, sys.argv[2:], ('virt-xml-validate', 'virt-install', 'virt-xml'))
 
 
-BUILD = SCRATCH = VIRTIOFSD = None
+VIRTIOFSD = None
 
 if __name__ == '__main__':
     entry.run(main)

@@ -15,7 +15,9 @@ import argparse
 import configparser
 import fcntl
 import os
+import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,9 +59,12 @@ PROGRAMS = ['qemu-system-{}', 'qemu-img', 'tests/qtest/guest-memfd-*-test',
 # Makes QEMU's own tests run on such RAM
 ON_GUEST_MEMFD = TOP / 'tests/qtest/on-guest-memfd'
 GUEST_MODULES = ['virtio_balloon', 'virtio_mem']
-# The root file system of the machine, for a host that may not write to it
-MACHINE_OPTIONS = ['-virtfs', 'local,path=/,mount_tag=machine,readonly=on,security_model=none,'
-                   'multidevs=remap']
+
+
+def shared(path, tag):
+    """Options for a directory of this machine that the host can read, and may not write to."""
+    return ['-virtfs', f'local,path={path},mount_tag={tag},readonly=on,security_model=none,'
+            'multidevs=remap']
 
 
 class Host:
@@ -176,7 +181,6 @@ class Host:
             print('# the host ended early')
         return begun, status == 0
 
-
     def run_well(self, test):
         """Run it, and show the end of the host's log unless all is well."""
         begun, good = self.run(test)
@@ -195,10 +199,13 @@ class MachineHost(Host):
     """One with this machine's files, which it can change for itself alone."""
     more_modules = ['9pnet_virtio', '9p', 'overlay']
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.options += MACHINE_OPTIONS
+    def __init__(self, build, name, section, log=None):
+        super().__init__(build, name, section, log)
+        self.options += shared(self.find_files(section), 'machine')
         self.variables['MACHINE'] = 'yes'
+
+    def find_files(self, _section):
+        return '/'
 
     def add_files(self, image):
         """All that it needs is there."""
@@ -216,6 +223,28 @@ class MachineHost(Host):
             return super().run_well(f'/bin/sh {script.name}')
 
 
+class PackagesHost(MachineHost):
+    """One with the files of packages instead, and with this repository where it is here."""
+    more_modules = [*MachineHost.more_modules, 'tun']
+
+    def __init__(self, build, name, section, log=None):
+        super().__init__(build, name, section, log)
+        self.options += shared(TOP, 'repository')
+        self.variables['REPOSITORY'] = TOP
+
+    def find_files(self, section):
+        suite = platform.freedesktop_os_release()['VERSION_CODENAME']
+        files = Archive(self.build, suite, self.arch).unpack(
+            self.build / f'nested/root-{self.name}', *section['packages'].split(), depends=True)
+        # What base-passwd would do if it were configured
+        for file in 'passwd', 'group':
+            shutil.copy(files / f'usr/share/base-passwd/{file}.master', files / 'etc' / file)
+        return files
+
+
+KINDS = {None: Host, 'machine': MachineHost, 'packages': PackagesHost}
+
+
 def prepare(build, name, **kwargs):
     """The host of that name, ready to run."""
     hosts = configparser.ConfigParser()
@@ -226,10 +255,9 @@ def prepare(build, name, **kwargs):
     with open(build / 'nested/lock', 'w', encoding='ascii') as lock:
         # Hosts share packages, and Meson starts several at once
         fcntl.flock(lock, fcntl.LOCK_EX)
-        kind = MachineHost if hosts[name].get('files') == 'machine' else Host
-        host = kind(build, name, hosts[name], **kwargs)
+        host = KINDS[hosts[name].get('files')](build, name, hosts[name], **kwargs)
         host.make_image()
-    return host, hosts[name].get('test')
+    return host, hosts[name].get('test', '').replace('{build}', str(build))
 
 
 def main():
