@@ -52,7 +52,11 @@ class Arm64Test(LibvirtTest):
         self.assert_bound(guest, {'mach-virt.ram': GIB})
 
 
-if __name__ == '__main__':
+def main():
     if len(sys.argv) < 2:
         sys.exit(__doc__.split('\n\n', maxsplit=1)[1])
-    entry.run(lambda: case.main(Path(sys.argv[1]).resolve(), sys.argv[2:]))
+    case.main(Path(sys.argv[1]).resolve(), sys.argv[2:])
+
+
+if __name__ == '__main__':
+    entry.run(main)
