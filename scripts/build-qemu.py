@@ -32,9 +32,10 @@ def run(*command, **kwargs):
 def environment(repo):
     """A clone in another directory finds this one's objects in the compiler cache.
 
-    The price: with a cached object, a debugger names the directory of the first clone.
+    The price: with a cached object, a debugger names the directory of the first clone. And
+    other paths are in it than without the cache, which packages do not want.
     """
-    return dict(os.environ, CCACHE_BASEDIR=str(repo), CCACHE_NOHASHDIR='1')
+    return {'CCACHE_BASEDIR': str(repo), 'CCACHE_NOHASHDIR': '1', **os.environ}
 
 
 def configure(qemu, options, env):
