@@ -51,7 +51,10 @@ class Archive:
         return self.apt('apt-cache', 'pkgnames', stdout=subprocess.PIPE).stdout.split()
 
     def unpack(self, into, *packages, depends=False):
-        """Make the directory `into` from the packages, with all that they depend on or not."""
+        """Make the directory `into` from the packages, with all that they depend on or not.
+
+        Of those that are files, APT only takes what they depend on.
+        """
         complete = into / '.complete'
         if complete.exists() and complete.read_text() == ' '.join(packages):
             return into
@@ -68,7 +71,7 @@ class Archive:
                      stdout=subprocess.DEVNULL)
         else:
             self.apt('apt-get', '-qq', 'download', *packages, cwd=debs)
-        for deb in debs.glob('*.deb'):
+        for deb in [*debs.glob('*.deb'), *(p for p in packages if os.path.isfile(p))]:
             subprocess.run(['dpkg-deb', '-x', deb, into], check=True)
         shutil.rmtree(debs)
         complete.write_text(' '.join(packages))

@@ -199,13 +199,14 @@ class MachineHost(Host):
     """One with this machine's files, which it can change for itself alone."""
     more_modules = ['9pnet_virtio', '9p', 'overlay']
 
-    def __init__(self, build, name, section, log=None):
+    def __init__(self, build, name, section, log=None, files=None):
+        """@files: another root file system; this repository is there as well, where it is here"""
         super().__init__(build, name, section, log)
-        self.options += shared(self.find_files(section), 'machine')
+        self.options += shared(files or '/', 'machine')
         self.variables['MACHINE'] = 'yes'
-
-    def find_files(self, _section):
-        return '/'
+        if files:
+            self.options += shared(TOP, 'repository')
+            self.variables['REPOSITORY'] = TOP
 
     def add_files(self, image):
         """All that it needs is there."""
@@ -224,22 +225,24 @@ class MachineHost(Host):
 
 
 class PackagesHost(MachineHost):
-    """One with the files of packages instead, and with this repository where it is here."""
+    """One with the files of packages."""
     more_modules = [*MachineHost.more_modules, 'tun']
 
-    def __init__(self, build, name, section, log=None):
-        super().__init__(build, name, section, log)
-        self.options += shared(TOP, 'repository')
-        self.variables['REPOSITORY'] = TOP
-
-    def find_files(self, section):
-        suite = platform.freedesktop_os_release()['VERSION_CODENAME']
-        files = Archive(self.build, suite, self.arch).unpack(
-            self.build / f'nested/root-{self.name}', *section['packages'].split(), depends=True)
-        # What base-passwd would do if it were configured
+    def __init__(self, build, name, section, log=None, debs=()):
+        """@debs: files of further packages"""
+        suite = section.get('suite') or platform.freedesktop_os_release()['VERSION_CODENAME']
+        self.files = Archive(build, suite, name.partition('-')[0]).unpack(
+            build / f'nested/root-{name}', *section['packages'].split(), *map(str, debs),
+            depends=True)
+        # What base-files and base-passwd would do if they were configured
+        run = self.files / 'var/run'
+        if not run.is_symlink():
+            shutil.rmtree(run, ignore_errors=True)
+            run.symlink_to('/run')
         for file in 'passwd', 'group':
-            shutil.copy(files / f'usr/share/base-passwd/{file}.master', files / 'etc' / file)
-        return files
+            shutil.copy(self.files / f'usr/share/base-passwd/{file}.master',
+                        self.files / 'etc' / file)
+        super().__init__(build, name, section, log, self.files)
 
 
 KINDS = {None: Host, 'machine': MachineHost, 'packages': PackagesHost}

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a user does with the packages, on a system that has nothing else of ours.
 
-usage: guest.py tcg|kvm|libvirt
-The guest is a boot sector: the firmware has to find it, and it says a word on the serial
-port. Prints what it finds, and exits with 0 if that is as it should be.
+usage: guest.py tcg|kvm|libvirt|apparmor
+The firmware has to find the guest, which says a word on the serial port: on x86 a boot sector,
+on arm64 the Linux kernel that is in /tmp/esp, a file system as UEFI wants it. Prints what it
+finds, and exits with 0 if that is as it should be.
 """
 
 import json
@@ -12,6 +13,7 @@ import os
 import re
 import select
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,12 +22,15 @@ import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-QEMU = 'qemu-system-x86_64-guest-memfd'
-WORD = b'guest has booted'
-EXAMPLE = '/usr/share/doc/qemu-guest-memfd-doc/examples/libvirt/machine.xml'
+X86 = os.uname().machine == 'x86_64'
+QEMU = f'qemu-system-{os.uname().machine}-guest-memfd'
+WORD = b'guest has booted' if X86 else b'Booting Linux'
+EXAMPLES = Path('/usr/share/doc/qemu-guest-memfd-doc/examples/libvirt')
+RULES = Path('/etc/apparmor.d/abstractions/libvirt-qemu.d/qemu-guest-memfd')
+INSTALLED = Path('/usr/local/bin/qemu-system-x86_64')
 IMAGE = '/var/lib/libvirt/images/guest.qcow2'
 SIZE = 1 << 30
-HIDDEN = 384 << 10      # of RAM, behind VGA and ROMs
+HIDDEN = 384 << 10 if X86 else 0    # of RAM, behind VGA and ROMs
 
 
 def boot_sector():
@@ -140,33 +145,100 @@ def as_shown(line):
 
 def libvirt(scratch):
     """The documented domain, as the package has it, with stock libvirt."""
-    config = Path('/etc/libvirt/qemu.conf')
     # This system has neither udev nor control groups.
-    config.write_text(config.read_text() + 'cgroup_controllers = []\nnamespaces = []\n'
-                      'user = "root"\ngroup = "root"\nsecurity_driver = "none"\n')
+    start_libvirt(scratch, 'cgroup_controllers = []\nnamespaces = []\n'
+                  'user = "root"\ngroup = "root"\nsecurity_driver = "none"\n')
+    run_domain()
+
+
+def start_libvirt(scratch, conf):
+    """Its daemons, a disk to boot from, and the definition of the domain."""
+    config = Path('/etc/libvirt/qemu.conf')
+    config.write_text(config.read_text() + conf)
     Path('/run/libvirt').mkdir(exist_ok=True)
     Path(IMAGE).parent.mkdir(parents=True, exist_ok=True)
-    run('qemu-img-guest-memfd', 'convert', '-O', 'qcow2', scratch / 'disk', IMAGE)
+    run('qemu-img-guest-memfd', 'convert', '-O', 'qcow2', scratch / 'disk' if X86 else 'fat:/tmp/esp',
+        IMAGE)
     for daemon in 'virtlogd', 'libvirtd':
         run(daemon, '-d')
-    virsh = ['virsh', '-q', '-c', 'qemu:///system']
-    # Some KVMs offer this register of the host's processor, and do not let it be set
-    domain = ET.parse(EXAMPLE)
-    ET.SubElement(domain.find('cpu'), 'feature', policy='disable', name='arch-capabilities')
+    define(scratch)
+
+
+def define(scratch, edit=lambda domain: None):
+    domain = ET.parse(EXAMPLES / ('machine.xml' if X86 else 'arm64.xml'))
+    edit(domain)
+    if X86:
+        # Some KVMs offer this register of the host's processor, and do not let it be set
+        ET.SubElement(domain.find('cpu'), 'feature', policy='disable', name='arch-capabilities')
     domain.write(scratch / 'domain.xml')
-    run(*virsh, 'define', scratch / 'domain.xml')
-    run(*virsh, 'start', '--paused', 'guest')
-    tty = os.open(run(*virsh, 'ttyconsole', 'guest').strip(), os.O_RDWR | os.O_NOCTTY)
-    run(*virsh, 'resume', 'guest')
+    virsh('define', scratch / 'domain.xml')
+
+
+def virsh(*words):
+    return run('virsh', '-q', '-c', 'qemu:///system', *words)
+
+
+def run_domain(look=lambda: None):
+    """Boot the guest, see that its RAM is bound, and then what @look does."""
+    virsh('start', '--paused', 'guest')
+    tty = os.open(virsh('ttyconsole', 'guest').strip(), os.O_RDWR | os.O_NOCTTY)
+    virsh('resume', 'guest')
     read_until(tty, WORD)
-    answer = run(*virsh, 'qemu-monitor-command', 'guest', '{"execute": "query-guest-memfd"}')
+    answer = virsh('qemu-monitor-command', 'guest', '{"execute": "query-guest-memfd"}')
     check_bound(json.loads(answer)['return'])
     run('guest-memfd-top', '--once', '--libvirt')
-    run(*virsh, 'destroy', 'guest')
+    look()
+    virsh('destroy', 'guest')
+
+
+def apparmor(scratch):
+    """With libvirt's profiles, which the kernel enforces. Only on a system of one's own."""
+    run('mount', '-t', 'securityfs', 'none', '/sys/kernel/security')
+    load_profiles()
+    shutil.chown('/dev/kvm', 'libvirt-qemu')
+    start_libvirt(scratch, 'cgroup_controllers = []\nsecurity_driver = "apparmor"\n')
+
+    def look():
+        pid = Path('/run/libvirt/qemu/guest.pid').read_text()
+        confined = Path(f'/proc/{pid}/attr/current').read_text()
+        print(f'AppArmor: {confined}', flush=True)
+        check(re.fullmatch(r'libvirt-[-0-9a-f]+ \(enforce\)\n', confined), 'not confined')
+    run_domain(look)
+    denied = [line for line in run('dmesg').splitlines() if 'apparmor="DENIED"' in line]
+    check(not denied, '\n'.join(denied))
+    # Without our rules it is refused: so it was they who admitted it
+    RULES.rename(scratch / 'rules')
+    refused = subprocess.run(['virsh', '-q', '-c', 'qemu:///system', 'start', 'guest'], text=True,
+                             stderr=subprocess.PIPE, check=False)
+    check(refused.returncode and 'Permission denied' in refused.stderr, refused)
+    print(f'without our rules: {refused.stderr.strip()}', flush=True)
+    if INSTALLED.exists():
+        manual_rules()
+        virsh('undefine', 'guest')
+        define(scratch, lambda domain: setattr(domain.find('devices/emulator'), 'text',
+                                               str(INSTALLED)))
+    else:
+        shutil.copy(scratch / 'rules', RULES)
+    run_domain(look)
+
+
+def manual_rules():
+    """Add what the manual says for programs that `make install` has installed."""
+    for name, rules in json.loads(Path('/tmp/rules').read_text()).items():
+        file = Path('/etc/apparmor.d/local', name)
+        file.parent.mkdir(exist_ok=True)
+        with file.open('a') as additions:
+            additions.write(rules)
+    load_profiles()
+
+
+def load_profiles():
+    for profile in 'usr.sbin.libvirtd', 'usr.lib.libvirt.virt-aa-helper':
+        run('apparmor_parser', '--replace', '--skip-cache', f'/etc/apparmor.d/{profile}')
 
 
 def main():
-    jobs = {'tcg': tcg, 'kvm': kvm, 'libvirt': libvirt}
+    jobs = {job.__name__: job for job in (tcg, kvm, libvirt, apparmor)}
     if len(sys.argv) != 2 or sys.argv[1] not in jobs:
         sys.exit(__doc__.split('\n\n')[1])
     with tempfile.TemporaryDirectory() as scratch:
