@@ -36,11 +36,16 @@ class CITest(unittest.TestCase):
         (self.top / name).write_text(f'#!/bin/sh\n{text}\n')
         (self.top / name).chmod(0o755)
 
-    def run_it(self, *args, fetch=0, check=GREEN, demo=0):
+    def run_it(self, *args, fetch=0, check=GREEN, demo=0, deb='none', root=False):
         self.script('scripts/qemu-source.py', f'echo "fetch $*"; exit {fetch}')
         self.script('check', CHECK + check)
         self.script('demo', f'echo "demo $BASE $CHECK_KVM"; exit {demo}')
-        result = subprocess.run([str(self.top / '.ci/run'), *args], text=True, env=CLEAN,
+        self.script('scripts/dependencies', 'echo "depend $*"')
+        self.script('scripts/deb', f'echo "deb $*"; test "$*" != "{deb}"')
+        # Who is root can have packages tested
+        self.script('id', f'echo {0 if root else 1000}')
+        result = subprocess.run([str(self.top / '.ci/run'), *args], text=True,
+                                env={**CLEAN, 'PATH': f'{self.top}:{CLEAN["PATH"]}'},
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return result.returncode, result.stdout
 
@@ -75,7 +80,26 @@ class CITest(unittest.TestCase):
     def test_default_that_fails_does_not_hide_the_other(self):
         _, output = self.run_it(check=f'if {OTHER}; then {GREEN}; else {RED}; fi')
         self.assertIn('check 10.2', output)
-        self.assertTrue(output.endswith('All bases:\nFAILED one \n10 passed, 1 failed, 2 skipped\n'), output)
+        self.assertTrue(output.endswith('All:\nFAILED one \n10 passed, 1 failed, 2 skipped\n'), output)
+
+    def test_packages_are_made_and_tested(self):
+        status, output = self.run_it(root=True)
+        self.assertEqual(status, 0, output)
+        self.assertRegex(output, r'\ndepend packages-depends\ndeb \ndeb --suite trixie\n'
+                                 r'check  1 packages\n')
+        self.assertTrue(output.endswith('\n18 passed, 0 failed, 3 skipped\n'), output)
+
+    def test_packages_that_are_not_made_are_a_case_that_fails(self):
+        status, output = self.run_it(root=True, deb='--suite trixie')
+        self.assertEqual(status, 1, output)
+        self.assertNotIn('check  1 packages', output)
+        self.assertIn('check 10.2', output)
+        self.assertTrue(output.endswith('All:\nFAILED scripts/deb --suite trixie\n'
+                                        '12 passed, 1 failed, 2 skipped\n'), output)
+
+    def test_who_is_not_root_tests_no_packages(self):
+        _, output = self.run_it()
+        self.assertIn('notice: the packages are not tested, since that needs root', output)
 
     def test_part_of_the_tests_is_for_the_default(self):
         status, output = self.run_it('unit')
