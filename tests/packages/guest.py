@@ -60,6 +60,13 @@ def read_until(fd, word, seconds=600):
     return said
 
 
+def wait_for(condition, what, seconds=600):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        check(time.monotonic() < deadline, f'{what}: not within {seconds} s')
+        time.sleep(0.1)
+
+
 def run(*command):
     result = subprocess.run([str(c) for c in command], text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT, check=False)
@@ -93,22 +100,39 @@ def tcg(scratch):
 class Monitor:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        deadline = time.monotonic() + 120
-        while self.socket.connect_ex(str(path)):
-            check(time.monotonic() < deadline, 'no monitor')
-            time.sleep(0.1)
+        wait_for(lambda: not self.socket.connect_ex(str(path)), 'its monitor')
         self.file = self.socket.makefile('rw')
         self.file.readline()
         self.ask('qmp_capabilities')
 
-    def ask(self, command):
-        self.file.write(json.dumps({'execute': command}) + '\n')
+    def ask(self, command, **arguments):
+        self.file.write(json.dumps({'execute': command, 'arguments': arguments}) + '\n')
         self.file.flush()
         while True:
             answer = json.loads(self.file.readline())
             if 'event' not in answer:
                 check('return' in answer, answer)
                 return answer['return']
+
+
+def migrate(monitor, command, scratch):
+    """To a second QEMU, where RAM is bound as it was."""
+    there = [word.replace(f'{scratch}/', f'{scratch}/there-') for word in command]
+    there[there.index('-drive') + 1] = command[command.index('-drive') + 1]
+    with subprocess.Popen([*there, '-incoming', f'unix:{scratch}/migration'],
+                          stdout=subprocess.DEVNULL) as qemu:
+        try:
+            other = Monitor(scratch / 'there-mine')
+            monitor.ask('migrate', uri=f'unix:{scratch}/migration')
+            wait_for(lambda: other.ask('query-status')['status'] == 'running'
+                     or monitor.ask('query-migrate')['status'] == 'failed', 'the guest there')
+            wait_for(lambda: {s['state'] for b in other.ask('query-guest-memfd')
+                              for s in b['slots']}.isdisjoint(('switching', 'dirty-log')),
+                     'its memory is bound')
+            check_bound(other.ask('query-guest-memfd'))
+            print('migrated', flush=True)
+        finally:
+            qemu.kill()
 
 
 def kvm(scratch):
@@ -124,6 +148,7 @@ def kvm(scratch):
             monitor = Monitor(scratch / 'mine')
             check_bound(monitor.ask('query-guest-memfd'))
             run('guest-memfd-top', '--once', scratch / 'top')
+            migrate(monitor, command, scratch)
             monitor.ask('quit')
             check(qemu.wait(60) == 0, f'exit status {qemu.returncode}')
         finally:
