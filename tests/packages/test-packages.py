@@ -62,6 +62,11 @@ def made(suite, arch=None):
     return [found[name] for name in names]
 
 
+def bring_guest(root):
+    """Have what a user does in a root file system."""
+    shutil.copy(HERE / 'guest.py', root / GUEST[1:])
+
+
 def assert_lintian_finds_nothing(deb):
     """In all packages that were made with this one."""
     changes = next(deb.parent.glob('*.changes'))
@@ -107,12 +112,12 @@ class PackageTest:
         cls.bare = cls.root.files(), cls.root.packages()
 
     def user(self, job):
-        (self.root.path / GUEST[1:]).write_text((HERE / 'guest.py').read_text())
+        bring_guest(self.root.path)
         return self.root.run('python3', GUEST, job)
 
     def on_kvm(self, job):
         """As user(), on a KVM that binds guest_memfds."""
-        (self.root.path / GUEST[1:]).write_text((HERE / 'guest.py').read_text())
+        bring_guest(self.root.path)
         command = [str(word) for word in self.root.command('python3', GUEST, job)]
         if kvm.reason_not_here():
             emulated, _ = host.prepare(BUILD, f'{os.uname().machine}-machine',
@@ -200,7 +205,7 @@ class PackageTest:
 
     def test_6_libvirt_confined(self):
         """The same with AppArmor, which this machine's kernel may not have"""
-        (self.root.path / GUEST[1:]).write_text((HERE / 'guest.py').read_text())
+        bring_guest(self.root.path)
         if self.suite == OWN:
             # As the manual has it without packages, too
             page = (TOP / 'docs/system/guest-memfd-libvirt.rst').read_text()
@@ -271,7 +276,7 @@ class Arm64Test(unittest.TestCase):
         boot = emulated.files / 'tmp/esp/EFI/BOOT'
         boot.mkdir(parents=True)
         shutil.copy(emulated.kernel.image, boot / 'BOOTAA64.EFI')
-        shutil.copy(HERE / 'guest.py', emulated.files / 'tmp')
+        bring_guest(emulated.files)
         self.assertTrue(emulated.run_well(f'python3 {GUEST} libvirt'))
 
 
@@ -287,7 +292,7 @@ class SelinuxTest(unittest.TestCase):
         root.install(self.debs)
         root.apt('install', 'selinux-policy-default', 'setools')
         (root.path / 'tmp/guest-memfd.cil').write_text(f'{rule}\n')
-        (root.path / GUEST[1:]).write_text((HERE / 'guest.py').read_text())
+        bring_guest(root.path)
         emulated, _ = host.prepare(BUILD, f'{os.uname().machine}-machine', files=root.path,
                                    log='packages-selinux')
         emulated.variables['security'] = 'selinux'
