@@ -133,6 +133,41 @@ class LifeTest(LibvirtTest):
         self.check(2)
         self.bound()
 
+    def test_save_to_file(self):
+        """And back, by a name of the user's own"""
+        self.fill(2)
+        file = self.host.top / 'saved'
+        self.guest.virsh('save', file)
+        self.assertEqual(self.guest.state(), 'shut off')
+        self.host.virsh('restore', file)
+        self.guest.connect()
+        self.check(2)
+        self.bound()
+
+    def test_edit(self):
+        """To another size, which the next start has"""
+        # What the user's editor does with the file
+        edit = case.SCRATCH / 'editor'
+        edit.write_text('#!/bin/sh\nexec sed -i "s,<memory .*,<memory unit=\'MiB\'>768</memory>,; '
+                        '/<currentMemory/d" "$1"\n')
+        edit.chmod(0o755)
+        subprocess.run(self.host.command('edit', self.guest.name), check=True,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       env={**os.environ, 'EDITOR': str(edit)})
+        self.guest.virsh('destroy')
+        self.assertEqual(int(self.guest.start()['ram']), 768 * MIB)
+        self.assert_bound(self.guest, {'pc.ram': 768 * MIB})
+
+    def test_domstats(self):
+        """Answered as for any guest; the memory of the guest alone is not in QEMU's rss"""
+        self.fill(8)
+        stats = dict(line.strip().split('=', 1)
+                     for line in self.host.virsh('domstats', self.guest.name).splitlines()
+                     if '=' in line)
+        self.assertEqual(int(stats['balloon.current']), GIB >> 10)
+        self.assertLess(int(stats['balloon.rss']) << 10, LENGTH)
+        self.assertIn('vcpu.0.time', stats)
+
     def test_snapshot_with_memory(self):
         self.fill(3)
         self.guest.virsh('snapshot-create-as', 'before')
@@ -414,8 +449,9 @@ class ManualTest(LibvirtTest):
             shutil.copy(tool, cls.tools)
         # libvirt's user may use KVM, by a group
         sudo = cls.tools / 'sudo'
-        sudo.write_text(f'#!/bin/sh\ntest "$1 $2" = "-u {daemon.USER}" || exit\nshift 2\nexec setpriv '
-                        f'--reuid {daemon.ID} --regid {os.stat("/dev/kvm").st_gid} --clear-groups "$@"\n')
+        group = os.stat('/dev/kvm').st_gid
+        sudo.write_text(f'#!/bin/sh\ntest "$1 $2" = "-u {daemon.USER}" || exit\nshift 2\n'
+                        f'exec setpriv --reuid {daemon.ID} --regid {group} --clear-groups "$@"\n')
         sudo.chmod(0o755)
 
     def type(self, start, more='', leave_out=()):

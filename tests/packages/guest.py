@@ -182,8 +182,8 @@ def start_libvirt(scratch, conf):
     config.write_text(config.read_text() + conf)
     Path('/run/libvirt').mkdir(exist_ok=True)
     Path(IMAGE).parent.mkdir(parents=True, exist_ok=True)
-    run('qemu-img-guest-memfd', 'convert', '-O', 'qcow2', scratch / 'disk' if X86 else 'fat:/tmp/esp',
-        IMAGE)
+    disk = scratch / 'disk' if X86 else 'fat:/tmp/esp'
+    run('qemu-img-guest-memfd', 'convert', '-O', 'qcow2', disk, IMAGE)
     for daemon in 'virtlogd', 'libvirtd':
         run(daemon, '-d')
     define(scratch)
