@@ -32,8 +32,8 @@ def run(*command, **kwargs):
 def environment(repo):
     """A clone in another directory finds this one's objects in the compiler cache.
 
-    The price: with a cached object, a debugger names the directory of the first clone. And
-    other paths are in it than without the cache, which packages do not want.
+    The price: with a cached object, a debugger names the directory of the first clone. What the
+    environment says comes first: packages are the same with the cache as without.
     """
     return {'CCACHE_BASEDIR': str(repo), 'CCACHE_NOHASHDIR': '1', **os.environ}
 

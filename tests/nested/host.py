@@ -200,10 +200,11 @@ class MachineHost(Host):
     more_modules = ['9pnet_virtio', '9p', 'overlay']
 
     def __init__(self, build, name, section, log=None, files=None):
-        """@files: another root file system; this repository is there as well, where it is here"""
+        """@files: another root file system; this repository is mounted there at the same path"""
         super().__init__(build, name, section, log)
         self.options += shared(files or '/', 'machine')
         self.variables['MACHINE'] = 'yes'
+        self.place = TOP if files else os.getcwd()
         if files:
             self.options += shared(TOP, 'repository')
             self.variables['REPOSITORY'] = TOP
@@ -212,12 +213,12 @@ class MachineHost(Host):
         """All that it needs is there."""
 
     def run_well(self, test):
-        """Run it in this directory and environment."""
+        """Run it in this directory and environment; with other files, in the repository."""
         variables = ' '.join(f'{name}={shlex.quote(value)}'
                              for name, value in os.environ.items() if name.isidentifier())
         with tempfile.NamedTemporaryFile('w', dir=self.log.parent, suffix='.sh') as script:
             script.write('test -c /dev/kvm || { echo "Bail out! no KVM in the host"; exit 1; }\n'
-                         f'cd {shlex.quote(os.getcwd())} || exit\n'
+                         f'cd {shlex.quote(str(self.place))} || exit\n'
                          f'exec env -i {variables} sh -c {shlex.quote(test)}\n')
             script.flush()
             # By its path, since the shell of the host's first process has an own idea of sh
