@@ -30,6 +30,8 @@ import entry  # noqa: E402 pylint: disable=wrong-import-position
 from debs import Archive, Kernel  # noqa: E402 pylint: disable=wrong-import-position
 from image import Image  # noqa: E402 pylint: disable=wrong-import-position
 SUITE = 'trixie-backports'
+# Seconds until the test has to begin: some sixty times what it takes on a machine with other work
+BOOT_LIMIT = 600
 
 # What the emulated machines differ in
 EMULATED = {
@@ -45,7 +47,7 @@ EMULATED = {
         'machine': ['-machine', 'virt,virtualization=on,gic-version=3', '-cpu', 'cortex-a76'],
         'parameters': 'console=ttyAMA0', 'tty': 'ttyAMA1',
         'modules': [],
-        'firmware': ['QEMU_EFI.fd'],
+        'firmware': ['QEMU_EFI.fd', 'efi-virtio.rom'],
     },
 }
 TOP = HERE.parents[1]
@@ -166,8 +168,11 @@ class Host:
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               text=True, errors='replace') as qemu:
             timer = threading.Timer(self.limit, qemu.kill)
+            boot = threading.Timer(min(self.limit, BOOT_LIMIT), qemu.kill)
             timer.start()
+            boot.start()
             for line in qemu.stdout:
+                boot.cancel()
                 begun = True
                 if line.startswith('# exit status '):
                     status = int(line.split()[-1])
@@ -175,6 +180,7 @@ class Host:
             qemu.wait()
             timed_out = not timer.is_alive()
             timer.cancel()
+            boot.cancel()
         if timed_out:
             print(f'# the host was still running after {self.limit} s')
         elif status is None:
@@ -185,7 +191,7 @@ class Host:
         """Run it, and show the end of the host's log unless all is well."""
         begun, good = self.run(test)
         if not begun:
-            # Kernels under emulation panic once in a while before they have done anything
+            # Kernels under emulation panic or hang once in a while, before they have done anything
             print('# trying again', flush=True)
             begun, good = self.run(test)
         if not good:
