@@ -29,13 +29,17 @@ class Goal:
         return (not self.sizes or gib in self.sizes) and self.paging in (None, paging)
 
     def __str__(self):
+        return self.text('{:g}'.format)
+
+    def text(self, figure):
+        """As a sentence. @figure: how an amount of the metric's unit is written"""
         parts = []
         if self.of:
             kind, _, what = self.of.partition(':')
             reference = {'size': f'that of {what} GiB', 'metric': what}.get(kind, self.of)
             parts.append(f'{self.factor:g} x {reference}')
         if self.plus or not parts:
-            parts.append(f'{self.plus:g}')
+            parts.append(figure(self.plus))
         return f'{self.metric} <= {" + ".join(parts)}'
 
 

@@ -11,7 +11,7 @@ from . import plots
 from .backends import BACKENDS, BARE, REFERENCE
 from .cases import GROUPS
 from .goals import OURS
-from .table import figure, machine_text, ratio_text
+from .table import figure, goal_text, machine_text, ratio_text
 
 NAME = 'guest-memfd-performance'
 TITLE = 'What guest_memfd RAM costs and gives'
@@ -97,7 +97,7 @@ def goals(results, cases):
     for case, size, v in results.verdicts(cases):
         unit = case.metrics[v.goal.metric].unit
         rows.append([v.word if v.met else f'**{v.word.lower()}**', case.name, f'{size:g} GiB',
-                     str(v.goal), figure(v.value, unit), figure(v.limit, unit)])
+                     goal_text(case, v.goal), figure(v.value, unit), figure(v.limit, unit)])
     if len(rows) > 1:
         yield heading('Goals')
         yield grid(rows)

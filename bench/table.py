@@ -13,7 +13,9 @@ def figure(value, unit):
     if unit not in UNITS:
         return f'{value:.4g}'
     least, name = next(u for u in UNITS[unit] if value >= u[0])
-    return f'{value / (least or DIVISORS[name]):.3g} {name}'
+    number = value / (least or DIVISORS[name])
+    # 1000 to 1023 of a unit of memory have four digits
+    return f'{number:.{4 if number >= 999.5 else 3}g} {name}'
 
 
 def spread(summary, unit):
@@ -84,8 +86,13 @@ def table(results, cases):
     return lines
 
 
+def goal_text(case, goal):
+    """The sentence, with the metric's own unit."""
+    return goal.text(lambda amount: figure(amount, case.metrics[goal.metric].unit))
+
+
 def goal_lines(results, cases):
-    found = [[f'  {v.word}', case.name, f'{size:g} GiB', str(v.goal),
+    found = [[f'  {v.word}', case.name, f'{size:g} GiB', goal_text(case, v.goal),
               f'{figure(v.value, case.metrics[v.goal.metric].unit)} of '
               f'{figure(v.limit, case.metrics[v.goal.metric].unit)}']
              for case, size, v in results.verdicts(cases)]

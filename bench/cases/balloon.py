@@ -11,7 +11,7 @@ METRICS = {
     'give': Metric('s', 'the balloon takes memory that the guest has touched'),
     'take': Metric('s', 'it gives that back'),
     'touch': Metric('s', 'the guest writes to it again'),
-    'kept': Metric('B', 'that the host has not got back of what the balloon took', counted=True),
+    'kept': Metric('B', 'that the host has not got back of what the guest gave', counted=True),
 }
 
 

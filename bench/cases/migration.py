@@ -105,8 +105,9 @@ def gap(guest, act):
 
 
 def logging(cpus):
-    @case(f'migration/logging-{cpus}', f'longest stop that {cpus} vCPUs see which count in all'
-          ' RAM, while logging begins and ends',
+    see = '1 vCPU sees that counts' if cpus == 1 else f'{cpus} vCPUs see that count'
+    @case(f'migration/logging-{cpus}', f'longest stop that {see} in all RAM, while logging begins'
+          ' and ends',
           {'gap': Metric('s', 'longest time between two pages'),
            'idle': Metric('s', f'the same in {IDLE} s in which nothing else happens')},
           sizes=(1, 4, 8),

@@ -184,6 +184,8 @@ class GoalTest(unittest.TestCase):
         self.assertEqual(str(goals.Goal('time', .05, 'memfd', 204800)),
                          'time <= 0.05 x memfd + 204800')
         self.assertEqual(str(goals.Goal('time', plus=.01)), 'time <= 0.01')
+        self.assertEqual(goals.Goal('kept', .5, 'memfd', 2).text(lambda n: f'{n} KiB'),
+                         'kept <= 0.5 x memfd + 2 KiB')
 
 
 if __name__ == '__main__':

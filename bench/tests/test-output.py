@@ -80,6 +80,7 @@ class TableTest(unittest.TestCase):
         for value, unit, text in (
                 (1.5, 's', '1.5 s'), (.0123, 's', '12.3 ms'), (4e-6, 's', '4 us'),
                 (5e-9, 's', '5 ns'), (0, 's', '0 ns'), (0, 'B', '0 B'), (2048, 'B', '2 KiB'),
+                (1020 << 10, 'B', '1020 KiB'),
                 (3 << 30, 'B', '3 GiB'), (.02, '1', '0.02')):
             self.assertEqual(table.figure(value, unit), text)
 
