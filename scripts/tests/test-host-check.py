@@ -253,7 +253,8 @@ class FilesTest(unittest.TestCase):
         self.expect(tool.ask_selinux, 'ok', 'permissive')
         self.write('sys/fs/selinux/enforce', '1')
         self.expect(tool.ask_selinux, 'unknown',
-                    'enforcing, this is unconfined_u:unconfined_r:unconfined_t:s0', 'svirt_t')
+                    'enforcing, this is unconfined_u:unconfined_r:unconfined_t:s0',
+                    'svirt_t must be allowed to create, getattr, map')
 
     def test_apparmor(self):
         self.expect(tool.ask_apparmor, 'ok', 'not active')
