@@ -26,8 +26,12 @@ class TAPResult(unittest.TestResult):
         print(self.errors[-1][1], file=sys.stderr)
 
 
-def main():
+def run():
+    """Whether all went well"""
     suite = unittest.defaultTestLoader.loadTestsFromModule(sys.modules['__main__'])
     print(f'1..{suite.countTestCases()}')
-    result = suite.run(TAPResult())
-    sys.exit(0 if result.wasSuccessful() else 1)
+    return suite.run(TAPResult()).wasSuccessful()
+
+
+def main():
+    sys.exit(0 if run() else 1)

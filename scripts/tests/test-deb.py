@@ -55,6 +55,17 @@ class VersionTest(unittest.TestCase):
             version(BOOKWORM, DEB_REVISION='a-b')
 
 
+class SpaceTest(unittest.TestCase):
+    def test_too_little_is_refused_before_anything_is_made(self):
+        for free, refused in (deb.NEEDED_GIB - 1, True), (deb.NEEDED_GIB + 1, False):
+            with mock.patch('shutil.disk_usage', lambda _, n=free: mock.Mock(free=n * 2**30)):
+                if refused:
+                    with self.assertRaisesRegex(SystemExit, f'build has {free}.0 GiB .* clone to'):
+                        deb.check_space('build')
+                else:
+                    deb.check_space('build')
+
+
 class DependencyTest(unittest.TestCase):
     def test_build_depends_are_those_of_the_build(self):
         """What `make` and `make docs` install is what the package asks for."""

@@ -37,6 +37,7 @@ NAMES = ('qemu-system-x86-guest-memfd', 'qemu-system-arm-guest-memfd',
 FOR_ALL = ('qemu-system-guest-memfd-data', 'guest-memfd-tools', 'qemu-guest-memfd-doc')
 PROGRAM = 'qemu-system-x86_64-guest-memfd'
 GUEST = '/tmp/guest.py'
+SELINUX = 'selinux'      # a root of its own
 OWN = platform.freedesktop_os_release().get('VERSION_CODENAME')
 PAGES = (TOP / 'README.md', TOP / 'docs/system/guest-memfd.rst')
 DEBIANS = ('qemu-system-x86', 'qemu-utils', 'libvirt-daemon-system', 'libvirt-clients',
@@ -59,7 +60,27 @@ def made(suite, arch=None):
     if not found.keys() >= set(names):
         print(f'# not tested, since they were not made: scripts/deb{options}', flush=True)
         return []
-    return [found[name] for name in names]
+    debs = [found[name] for name in names]
+    print(f'# {where}: built from {origin(debs)}', flush=True)
+    return debs
+
+
+def origin(debs):
+    """What these packages were built from, in the words of their changelog."""
+    changes = next(debs[0].parent.glob('*.changes'))
+    return re.search(r'Built from (.*)\.', changes.read_text())[1]
+
+
+def for_arm64(trixie):
+    """The packages for that host: its own, and those of @trixie that are for all."""
+    common = [deb for deb in trixie if deb.name.partition('_')[0] in FOR_ALL]
+    own = common and made('trixie', 'arm64')
+    if not own:
+        return []
+    if origin(own) != origin(common):
+        sys.exit(f'error: those in {own[0].parent} and {common[0].parent} were not made from the '
+                 'same source: make the older ones again')
+    return own + common
 
 
 def bring_guest(root):
@@ -288,7 +309,7 @@ class SelinuxTest(unittest.TestCase):
         """Compiled with Debian's policy, it allows what the kernel asks about a guest_memfd"""
         page = (TOP / 'docs/system/guest-memfd-libvirt.rst').read_text()
         rule, = re.findall(r'^  (\(allow .*anon_inode.*\))$', page, re.MULTILINE)
-        root = Root(SCRATCH, OWN, 'selinux')
+        root = Root(SCRATCH, OWN, SELINUX)
         root.install(self.debs)
         root.apt('install', 'selinux-policy-default', 'setools', 'policycoreutils-python-utils')
         (root.path / 'tmp/guest-memfd.cil').write_text(f'{rule}\n')
@@ -314,10 +335,7 @@ def main():
     SCRATCH.mkdir(exist_ok=True)
     for test in BookwormTest, TrixieTest:
         test.debs = made(test.suite)
-    common = [deb for deb in TrixieTest.debs if deb.name.partition('_')[0] in FOR_ALL]
-    Arm64Test.debs = common and made(TrixieTest.suite, 'arm64')
-    if Arm64Test.debs:
-        Arm64Test.debs += common
+    Arm64Test.debs = for_arm64(TrixieTest.debs)
     SelinuxTest.debs = {test.suite: test.debs for test in (BookwormTest, TrixieTest)}.get(OWN)
     tests = [BookwormTest, TrixieTest, Arm64Test, SelinuxTest]
     if not any(test.debs for test in tests):
@@ -325,7 +343,12 @@ def main():
     for test in tests:
         if not test.debs:
             del globals()[test.__name__]
-    tap.main()
+    passed = tap.run()
+    if passed:
+        # What failed can be looked at
+        for suite in (BookwormTest.suite, TrixieTest.suite, SELINUX):
+            shutil.rmtree(SCRATCH / suite, ignore_errors=True)
+    sys.exit(0 if passed else 1)
 
 
 if __name__ == '__main__':
