@@ -68,7 +68,7 @@ def made(suite, arch=None):
 def origin(debs):
     """What these packages were built from, in the words of their changelog."""
     changes = next(debs[0].parent.glob('*.changes'))
-    return re.search(r'Built from (.*)\.', changes.read_text())[1]
+    return re.search(r'Built from (.*?)\.', changes.read_text())[1]
 
 
 def for_arm64(trixie):
