@@ -112,6 +112,15 @@ def made(name, paths, pristine):
     return content, original
 
 
+def difference(name, original, edited):
+    """What a patch of the file has below its head."""
+    diff = subprocess.run(['diff', '-pU1', '--label', f'a/{name}', '--label', f'b/{name}',
+                           str(original), str(edited)], stdout=subprocess.PIPE)
+    if diff.returncode > 1:
+        sys.exit(diff.returncode)
+    return diff.stdout
+
+
 def shown(path):
     return path.relative_to(REPO)
 

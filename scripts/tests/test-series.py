@@ -16,7 +16,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1])]
+import bases
+import overlay
 import repository
 import tap
 from repository import CLEAN, KVM_ALL
@@ -201,6 +203,26 @@ class ThisBuildTest(unittest.TestCase):
             ours, theirs = tree / name, source / 'qemu' / name
             self.assertEqual(ours.read_bytes(), theirs.read_bytes(), name)
             self.assertEqual(os.access(ours, os.X_OK), os.access(theirs, os.X_OK), name)
+
+    def test_patches_are_as_refresh_writes_them(self):
+        """So that the next edit of a file shows nothing but that edit."""
+        build = self.source.parent
+        version = (self.source / 'pristine/VERSION').read_text().strip()
+        base = bases.of_tree(self.source / 'pristine')
+        if f':{version}+' not in base.version:
+            self.skipTest(f'the patches have the lines of {base.version}')
+        old = []
+        for name, (patch, *more) in overlay.sources(build).items():
+            # A patch for all bases has the lines of the default one
+            own = patch.is_relative_to(overlay.own_base(build))
+            if patch.suffix != '.patch' or not own and base.series != bases.default().series:
+                continue
+            self.assertEqual(more, [])
+            diff = overlay.difference(name, self.source / 'pristine' / name,
+                                      self.source / 'qemu' / name)
+            if not patch.read_bytes().endswith(b'\n' + diff):
+                old.append(str(overlay.shown(patch)))
+        self.assertEqual(old, [])
 
     def test_checkpatch_finds_no_error(self):
         for patch in patches(self.top / 'series'):
