@@ -1,7 +1,8 @@
 /*
  * Migration streams that are cut short, of another size, or corrupted where
  * they announce RAM: the target refuses them and lives, or takes them where
- * nothing tells that they are wrong, and never crashes or waits for ever
+ * nothing tells that they are wrong, and never crashes or waits for ever.
+ * And one that ends early by right.
  *
  * GUEST_MEMFD_SEED repeats or changes what is done to them, GUEST_MEMFD_STEPS
  * how often.
@@ -11,6 +12,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
+#include "qemu/sockets.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "guest-memfd/stream.h"
@@ -159,6 +161,80 @@ static void test_corrupt(void)
     g_assert_cmpint(refused, >, 0);
 }
 
+/*
+ * The first of the headers that follows a row of pages of RAM with contents,
+ * and is of such a page itself.  A row is enough for the target to make memory
+ * ahead.
+ *
+ * @pages: set to how many different pages with contents there are until then
+ */
+static size_t find_row(GArray *headers, size_t *pages)
+{
+    const int row = 64;
+    g_autoptr(GHashTable) found = g_hash_table_new(NULL, NULL);
+    uint64_t next = 0;
+    bool ram0 = false;
+    int run = 0;
+
+    for (size_t n = 0; n < headers->len; n++) {
+        const uint8_t *at = stream + g_array_index(headers, size_t, n);
+        uint64_t header = ldq_be_p(at), flags = header % STREAM_PAGE_SIZE;
+
+        if (flags == STREAM_EOS || flags == STREAM_MEM_SIZE) {
+            run = 0;
+            continue;
+        }
+        if (!(flags & STREAM_CONTINUE)) {
+            ram0 = !memcmp(at + 8, "\004ram0", 5);
+        }
+        if (!ram0 || flags & STREAM_ZERO) {
+            continue;
+        }
+        run = header - flags == next ? run + 1 : 0;
+        if (run > row) {
+            *pages = g_hash_table_size(found);
+            return n;
+        }
+        next = header - flags + STREAM_PAGE_SIZE;
+        g_hash_table_add(found, GSIZE_TO_POINTER(next));
+    }
+    g_assert_not_reached();
+}
+
+/*
+ * In the middle of a row, a part of the stream ends, and the rest of the memory
+ * never comes, as if the guest had told that it is free.  What was made for it
+ * goes.
+ */
+static void test_row_ends(void)
+{
+    g_autofree char *path = g_strdup_printf("%s/socket", tmp);
+    g_autofree char *uri = g_strdup_printf("unix:%s", path);
+    g_autoptr(GArray) headers = stream_find_headers(stream, stream_len);
+    size_t pages, cut, at, n = find_row(headers, &pages);
+    VM *vm = START_VM("32M", "-incoming defer -S");
+    int fd;
+
+    cut = g_array_index(headers, size_t, n);
+    do {
+        at = g_array_index(headers, size_t, ++n);
+    } while (ldq_be_p(stream + at) != STREAM_EOS);
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'migrate-incoming',"
+        "'arguments': {'uri': %s, 'exit-on-error': false}}", uri);
+    fd = unix_connect(path, NULL);
+    g_assert_cmpint(fd, >=, 0);
+    g_assert_cmpint(qemu_write_full(fd, stream, cut), ==, cut);
+    VM_WAIT(vm_info_number(vm, "ram0", "allocated") >
+            pages * STREAM_PAGE_SIZE);
+    g_assert_cmpint(qemu_write_full(fd, stream + at, stream_len - at), ==,
+                    stream_len - at);
+    close(fd);
+    wait_for_migration_complete(vm->qts);
+    g_assert_cmpuint(vm_info_number(vm, "ram0", "allocated"), ==,
+                     pages * STREAM_PAGE_SIZE);
+    vm_quit(vm);
+}
+
 int main(int argc, char **argv)
 {
     int ret;
@@ -172,6 +248,7 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/stream/other-size", test_other_size);
     qtest_add_func("/guest-memfd/stream/truncated", test_truncated);
     qtest_add_func("/guest-memfd/stream/corrupt", test_corrupt);
+    qtest_add_func("/guest-memfd/stream/row-ends", test_row_ends);
     ret = g_test_run();
     g_free(stream);
     rmdir(tmp);

@@ -12,13 +12,6 @@
 #include "qemu/bswap.h"
 #include "stream.h"
 
-#define PAGE            4096
-#define FLAG_ZERO       0x02
-#define FLAG_MEM_SIZE   0x04
-#define FLAG_PAGE       0x08
-#define FLAG_EOS        0x10
-#define FLAG_CONTINUE   0x20
-
 #define SECTION_START   0x01
 #define SECTION_PART    0x02
 #define SECTION_END     0x03
@@ -46,23 +39,23 @@ static size_t walk_section(const uint8_t *stream, size_t at, GArray *headers)
 {
     while (true) {
         uint64_t header = ldq_be_p(stream + at);
-        uint64_t flags = header & (PAGE - 1);
+        uint64_t flags = header & (STREAM_PAGE_SIZE - 1);
 
         g_array_append_val(headers, at);
         at += 8;
-        if (flags == FLAG_EOS) {
+        if (flags == STREAM_EOS) {
             return at;
         }
-        if (flags == FLAG_MEM_SIZE) {
+        if (flags == STREAM_MEM_SIZE) {
             at = skip_blocks(stream, at, header - flags);
             continue;
         }
-        if (!(flags & FLAG_CONTINUE)) {
+        if (!(flags & STREAM_CONTINUE)) {
             at = skip_name(stream, at);
         }
-        flags &= ~FLAG_CONTINUE;
-        g_assert_true(flags == FLAG_ZERO || flags == FLAG_PAGE);
-        at += flags == FLAG_ZERO ? 1 : PAGE;
+        flags &= ~STREAM_CONTINUE;
+        g_assert_true(flags == STREAM_ZERO || flags == STREAM_PAGE);
+        at += flags == STREAM_ZERO ? 1 : STREAM_PAGE_SIZE;
     }
 }
 
