@@ -278,6 +278,74 @@ static void test_write_ahead(void)
     vm_quit(src);
 }
 
+/* Until the migration is in this pass, with less than this to do */
+static void wait_for_pass(VM *vm, int pass, uint64_t remaining)
+{
+    VM_WAIT(read_ram_property_int(vm->qts, "dirty-sync-count") == pass &&
+            read_ram_property_int(vm->qts, "remaining") < remaining);
+}
+
+/*
+ * With auto-converge, the main thread synchronises in the middle of a pass.
+ * Pages are dirty when the pass begins, and have become holes.  The guest fills
+ * them after they were taken for holes, which is logged, and merged into what
+ * is still to be sent: nobody may send a hole then.
+ */
+static void test_write_before_sync(void)
+{
+    const uint64_t from = VM_AT(64 * MiB), size = 128 * MiB, to = from + size;
+    /* As many as are asked for at once: the last page of each is a hole */
+    const uint64_t window = 16 * MiB;
+    const uint64_t behind = to, behind_size = 32 * MiB;
+    const int64_t slow = 512 * KiB, stay = 4096;
+    g_autofree char *uri = g_strdup_printf("unix:%s/migration", tmp);
+    VM *src = start(NULL, BALLOON_DEVICE);
+    VM *dst = start(NULL, BALLOON_DEVICE " -incoming defer");
+    VirtioDriver *balloon;
+
+    vm_wait_ready(src);
+    balloon = balloon_start(src);
+    vm_fill_range(src, behind, behind_size, 2);
+    migrate_set_capability(src->qts, "auto-converge", true);
+    migrate_set_parameter_int(src->qts, "downtime-limit", 1);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", slow);
+    migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
+    migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
+
+    /* The first pass has left behind what is written now */
+    wait_for_pass(src, 1, RAM_SIZE - (behind - VM_RAM_START) - MiB);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", stay);
+    vm_fill_range(src, from, size, 1);
+    for (uint64_t at = from + window; at <= to; at += window) {
+        balloon_inflate(balloon, at - 4096, 4096);
+    }
+    /* So that it is soon over */
+    balloon_inflate(balloon, behind, behind_size);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", slow);
+
+    wait_for_pass(src, 2, size - MiB);
+    migrate_set_parameter_int(src->qts, "max-bandwidth", stay);
+    for (uint64_t at = from + window; at <= to; at += window) {
+        balloon_deflate(balloon, at - 4096, 4096);
+        vm_write64(src, at - 4096, 0x1234);
+    }
+    /* The main thread's */
+    wait_for_pass(src, 3, size);
+    g_assert_cmpint(read_ram_property_int(src->qts, "remaining"), >, window);
+
+    migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
+    migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
+    wait_for_migration_complete(src->qts);
+    wait_for_migration_complete(dst->qts);
+    virtio_free(balloon);
+    for (uint64_t at = from + window; at <= to; at += window) {
+        g_assert_cmphex(vm_read64(dst, at - 4096), ==, 0x1234);
+        vm_check_range(dst, at - window, window - 4096, 1);
+    }
+    vm_quit(dst);
+    vm_quit(src);
+}
+
 /* Stop src, and let it send all pages once: the next pass waits */
 static void migrate_between_passes(VM *src, VM *dst)
 {
@@ -506,6 +574,8 @@ int main(int argc, char **argv)
     qtest_add_func("/guest-memfd/holes/write-while-migrating",
                    test_write_into_hole);
     qtest_add_func("/guest-memfd/holes/write-ahead", test_write_ahead);
+    qtest_add_func("/guest-memfd/holes/write-before-sync",
+                   test_write_before_sync);
     qtest_add_func("/guest-memfd/holes/write-between-passes",
                    test_write_between_passes);
     qtest_add_func("/guest-memfd/holes/write-in-two-blocks",
