@@ -40,6 +40,10 @@ class Metric:
 PLACEMENT = ("Which of the host's pages a file gets makes that difference, and not what maps "
              'them: with kvm-bind=off it is the same.')
 
+# Why little memory can be more than little memory (the kernel's MEMCG_CHARGE_BATCH)
+BATCHES = ('A memory cgroup counts in batches of 64 pages for each processor: a smaller difference '
+           'says nothing.')
+
 
 @dataclass(frozen=True, eq=False)
 class Case:

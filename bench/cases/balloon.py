@@ -2,7 +2,7 @@
 """Memory that the guest gives back while it runs, and takes again."""
 
 from ..goals import Goal
-from . import Broken, Metric, case
+from . import BATCHES, Broken, Metric, case
 
 MIB = 1 << 20
 # Pages go one by one, and where KVM shadows page tables each takes about a millisecond
@@ -17,7 +17,8 @@ METRICS = {
 
 @case('balloon/8M', f'{LENGTH // MIB} MiB are given to a balloon and taken again', METRICS,
       archs=('x86_64',), backends=('guest-memfd', 'memfd', 'ram'),
-      goals=(Goal('give', 1.0, 'memfd'), Goal('kept', plus=MIB / 2)))
+      goals=(Goal('give', 1.0, 'memfd'), Goal('kept', plus=MIB / 2)),
+      reasons={'kept': BATCHES})
 def give_and_take(run):
     start = run.env.ram_start + run.size // 4
     device = ('-device', 'virtio-balloon-pci,disable-legacy=on')
@@ -41,7 +42,8 @@ VMEM = 64 * MIB
 @case('balloon/virtio-mem', f'{VMEM // MIB} MiB are unplugged from virtio-mem and plugged again',
       METRICS | {'give': Metric('s', 'the device takes memory that the guest has touched')},
       archs=('x86_64',), backends=('guest-memfd', 'memfd'),
-      goals=(Goal('give', 1.0, 'memfd'), Goal('kept', plus=MIB / 2)))
+      goals=(Goal('give', 1.0, 'memfd'), Goal('kept', plus=MIB / 2)),
+      reasons={'kept': BATCHES})
 def unplug_and_plug(run):
     device = ('-m', 'maxmem=32G', '-object', run.backend.object('vmem', VMEM),
               '-device', 'virtio-mem-pci,id=vmem0,memdev=vmem,disable-legacy=on')
