@@ -157,6 +157,17 @@ static const Case migrations[] = {
     { "to-memfd", "unix", .dst = "memory-backend-memfd" },
 };
 
+/* How often the migration has synchronised, and the bytes still to send */
+static uint64_t syncs(VM *vm)
+{
+    return read_ram_property_int(vm->qts, "dirty-sync-count");
+}
+
+static uint64_t remaining(VM *vm)
+{
+    return read_ram_property_int(vm->qts, "remaining");
+}
+
 static void migrate_last_pass(VM *src, VM *dst)
 {
     migrate_continue(src->qts, "pre-switchover");
@@ -214,9 +225,7 @@ static void test_write_into_hole(void)
     vm_do(src, "count %" PRIu64 " %" PRIu64, VM_AT(64 * MiB), 16 * MiB);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
-    while (read_ram_property_int(src->qts, "dirty-sync-count") < 2) {
-        g_usleep(1000);
-    }
+    VM_WAIT(syncs(src) > 1);
     g_assert_cmpuint(allocated(src), <, 64 * MiB);
     /* Any line ends the count, which is checked then */
     g_free(vm_command(src, "stop"));
@@ -255,16 +264,15 @@ static void test_write_ahead(void)
     migrate_set_parameter_int(src->qts, "max-bandwidth", 256 * KiB);
     migrate_incoming_qmp(dst->qts, uri, NULL, "{}");
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
-    VM_WAIT(read_ram_property_int(src->qts, "dirty-sync-count") > 0 &&
-            read_ram_property_int(src->qts, "remaining") <
+    VM_WAIT(syncs(src) && remaining(src) <
             RAM_SIZE - (UNUSED - VM_RAM_START) - 2 * MiB);
     /* Stay there */
     migrate_set_parameter_int(src->qts, "max-bandwidth", 4096);
     for (at = UNUSED; at < UNUSED + size; at += 2 * chunk) {
         vm_write64(src, at + chunk, 0x1234);
     }
-    g_assert_cmpint(read_ram_property_int(src->qts, "dirty-sync-count"), ==, 1);
-    g_assert_cmpint(read_ram_property_int(src->qts, "remaining"), >,
+    g_assert_cmpint(syncs(src), ==, 1);
+    g_assert_cmpint(remaining(src), >,
                     RAM_SIZE - (UNUSED - VM_RAM_START) - size + 2 * MiB);
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
@@ -276,13 +284,6 @@ static void test_write_ahead(void)
     }
     vm_quit(dst);
     vm_quit(src);
-}
-
-/* Until the migration is in this pass, with less than this to do */
-static void wait_for_pass(VM *vm, int pass, uint64_t remaining)
-{
-    VM_WAIT(read_ram_property_int(vm->qts, "dirty-sync-count") == pass &&
-            read_ram_property_int(vm->qts, "remaining") < remaining);
 }
 
 /*
@@ -302,6 +303,7 @@ static void test_write_before_sync(void)
     VM *src = start(NULL, BALLOON_DEVICE);
     VM *dst = start(NULL, BALLOON_DEVICE " -incoming defer");
     VirtioDriver *balloon;
+    uint64_t before;
 
     vm_wait_ready(src);
     balloon = balloon_start(src);
@@ -313,7 +315,8 @@ static void test_write_before_sync(void)
     migrate_qmp(src->qts, dst->qts, uri, NULL, "{}");
 
     /* The first pass has left behind what is written now */
-    wait_for_pass(src, 1, RAM_SIZE - (behind - VM_RAM_START) - MiB);
+    VM_WAIT(syncs(src) &&
+            remaining(src) < RAM_SIZE - (behind - VM_RAM_START) - MiB);
     migrate_set_parameter_int(src->qts, "max-bandwidth", stay);
     vm_fill_range(src, from, size, 1);
     for (uint64_t at = from + window; at <= to; at += window) {
@@ -323,15 +326,18 @@ static void test_write_before_sync(void)
     balloon_inflate(balloon, behind, behind_size);
     migrate_set_parameter_int(src->qts, "max-bandwidth", slow);
 
-    wait_for_pass(src, 2, size - MiB);
+    /* The second has begun, and has looked for holes */
+    VM_WAIT(syncs(src) > 1 && remaining(src) > window);
+    VM_WAIT(remaining(src) < size - MiB);
     migrate_set_parameter_int(src->qts, "max-bandwidth", stay);
     for (uint64_t at = from + window; at <= to; at += window) {
         balloon_deflate(balloon, at - 4096, 4096);
         vm_write64(src, at - 4096, 0x1234);
     }
-    /* The main thread's */
-    wait_for_pass(src, 3, size);
-    g_assert_cmpint(read_ram_property_int(src->qts, "remaining"), >, window);
+    /* It is the main thread that does this: the pass goes on */
+    before = syncs(src);
+    VM_WAIT(syncs(src) > before);
+    g_assert_cmpuint(remaining(src), >, window);
 
     migrate_set_parameter_int(src->qts, "max-bandwidth", 0);
     migrate_set_parameter_int(src->qts, "downtime-limit", 60 * 1000);
