@@ -213,7 +213,8 @@ class ThisBuildTest(unittest.TestCase):
             self.skipTest(f'the patches have the lines of {base.version}')
         old = []
         for name, (patch, *more) in overlay.sources(build).items():
-            # A patch for all bases has the lines of the default one
+            # A patch for all bases has the lines of the default one; one of a file of ours would
+            # have to be refreshed with each edit of that
             own = patch.is_relative_to(overlay.own_base(build))
             if patch.suffix != '.patch' or not own and base.series != bases.default().series:
                 continue

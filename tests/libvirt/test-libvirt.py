@@ -443,7 +443,7 @@ def main():
     build = Path(sys.argv[1]).resolve()
     # There is no network where the tests run.
     VIRTIOFSD = unpack_virtiofsd(build)
-    kvm.ensure(build, 'libvirt')
+    kvm.ensure(build, 'libvirt-guests')
     case.main(build, sys.argv[2:], ('virt-xml-validate',))
 
 

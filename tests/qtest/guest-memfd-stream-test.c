@@ -211,14 +211,13 @@ static void test_row_ends(void)
     g_autofree char *path = g_strdup_printf("%s/socket", tmp);
     g_autofree char *uri = g_strdup_printf("unix:%s", path);
     g_autoptr(GArray) headers = stream_find_headers(stream, stream_len);
-    size_t pages, cut, at, n = find_row(headers, &pages);
+    size_t pages, cut, end;
     VM *vm = START_VM("32M", "-incoming defer -S");
     int fd;
 
-    cut = g_array_index(headers, size_t, n);
-    do {
-        at = g_array_index(headers, size_t, ++n);
-    } while (ldq_be_p(stream + at) != STREAM_EOS);
+    cut = g_array_index(headers, size_t, find_row(headers, &pages));
+    end = g_array_index(headers, size_t, headers->len - 1);
+    g_assert_cmphex(ldq_be_p(stream + end), ==, STREAM_EOS);
     qtest_qmp_assert_success(vm->qts, "{'execute': 'migrate-incoming',"
         "'arguments': {'uri': %s, 'exit-on-error': false}}", uri);
     fd = unix_connect(path, NULL);
@@ -226,8 +225,8 @@ static void test_row_ends(void)
     g_assert_cmpint(qemu_write_full(fd, stream, cut), ==, cut);
     VM_WAIT(vm_info_number(vm, "ram0", "allocated") >
             pages * STREAM_PAGE_SIZE);
-    g_assert_cmpint(qemu_write_full(fd, stream + at, stream_len - at), ==,
-                    stream_len - at);
+    g_assert_cmpint(qemu_write_full(fd, stream + end, stream_len - end),
+                    ==, stream_len - end);
     close(fd);
     wait_for_migration_complete(vm->qts);
     g_assert_cmpuint(vm_info_number(vm, "ram0", "allocated"), ==,
