@@ -60,44 +60,78 @@ uint64_t gmem_allocated(RAMBlock *rb)
     return pages * page_size;
 }
 
+/* Each thread's, for what has pages of both kinds */
+static GPrivate copy = G_PRIVATE_INIT(g_free);
+
+/* @skip: the bytes of the first page that are before @host */
+static const void *copy_present(const uint8_t *host, size_t skip, size_t size,
+                                const unsigned char *present)
+{
+    size_t page_size = qemu_real_host_page_size(), n;
+    uint8_t *to = g_private_get(&copy);
+
+    if (!to) {
+        to = g_malloc(GMEM_READ_MAX);
+        g_private_set(&copy, to);
+    }
+    for (size_t done = 0; done < size; done += n) {
+        size_t at = skip + done;
+
+        n = MIN(page_size - at % page_size, size - done);
+        if (present[at / page_size] & 1) {
+            memcpy(to + done, host + done, n);
+        } else {
+            memset(to + done, 0, n);
+        }
+    }
+    return to;
+}
+
 const void *gmem_readable(const void *host, size_t size)
 {
-    static const uint8_t zeroes[64 * 1024];
-    size_t page_size = qemu_real_host_page_size();
-    unsigned char present[2] = { 1, 1 };
+    static const uint8_t zeroes[GMEM_READ_MAX];
+    size_t page_size = qemu_real_host_page_size(), pages, found = 0;
+    /* Host pages have 4 KiB at least, and the first may be cut */
+    unsigned char present[GMEM_READ_MAX / (4 * KiB) + 1];
     ram_addr_t offset;
     RAMBlock *rb;
 
     RCU_READ_LOCK_GUARD();
     rb = qemu_ram_block_from_host((void *)host, false, &offset);
-    if (!rb || !rb->gmem || size > MIN(sizeof(zeroes), page_size)) {
+    if (!rb || !rb->gmem || size > GMEM_READ_MAX) {
         return host;
     }
-    find_present(rb, ROUND_DOWN(offset, page_size),
-                 ROUND_UP(offset + size, page_size) -
-                 ROUND_DOWN(offset, page_size), present);
-    return (present[0] & 1) ||
-           (offset % page_size + size > page_size && (present[1] & 1))
-           ? host : zeroes;
+    pages = DIV_ROUND_UP(offset % page_size + size, page_size);
+    find_present(rb, ROUND_DOWN(offset, page_size), pages * page_size, present);
+    for (size_t i = 0; i < pages; i++) {
+        found += present[i] & 1;
+    }
+    if (found == pages) {
+        return host;
+    }
+    return found ? copy_present(host, offset % page_size, size, present)
+                 : zeroes;
 }
 
 void gmem_physical_read(hwaddr addr, void *buf, uint64_t size)
 {
     MemoryRegionSection section = memory_region_find(get_system_memory(),
                                                      addr, size);
-    bool hole = false;
+    bool done = false;
 
     if (section.mr && section.mr->ram_block && section.mr->ram_block->gmem &&
         int128_get64(section.size) == size) {
         const uint8_t *host = section.mr->ram_block->host +
                               section.offset_within_region;
+        const void *from = gmem_readable(host, size);
 
-        hole = gmem_readable(host, size) != host;
+        if (from != host) {
+            memcpy(buf, from, size);
+            done = true;
+        }
     }
     memory_region_unref(section.mr);
-    if (hole) {
-        memset(buf, 0, size);
-    } else {
+    if (!done) {
         cpu_physical_memory_read(addr, buf, size);
     }
 }

@@ -7,6 +7,7 @@
 #ifndef SYSTEM_GUEST_MEMFD_HOLES_H
 #define SYSTEM_GUEST_MEMFD_HOLES_H
 
+#include "qemu/units.h"
 #include "exec/hwaddr.h"
 
 /* How many pages GmemHoles knows of */
@@ -61,16 +62,20 @@ bool gmem_holes_at(const GmemHoles *holes, uint64_t offset);
  */
 uint64_t gmem_allocated(RAMBlock *rb);
 
+/* What gmem_readable() is asked for at once: a dump of arm64 has such pages */
+#define GMEM_READ_MAX (64 * KiB)
+
 /**
  * gmem_readable: read memory, but do not allocate it
  *
  * @host: in the host's mapping of any RAM
- * @size: in bytes, within a page
+ * @size: in bytes, GMEM_READ_MAX at most; of more, holes are not looked for
  *
  * For those who read all of RAM page by page, like dump-guest-memory: to read
  * a hole of a guest_memfd through the mapping is to fill it for good.
  *
- * Returns: @host, or zeroes if that is a hole of guest_memfd RAM
+ * Returns: @host; if there are holes of guest_memfd RAM, zeroes or a copy,
+ * which is valid until the same thread's next call
  */
 const void *gmem_readable(const void *host, size_t size);
 

@@ -225,6 +225,9 @@ def qtest(program, path):
 
 
 if ARCH != 'x86_64':
+    # Its dumps read 64 KiB at once
+    case('qtest/readers', 'holes-test', 'holes/readers')(qtest)
+
     @case('qemu/precopy', 'precopy/unix/plain')
     @case('qemu/multifd', 'multifd/tcp/uri/plain/none')
     def qemu_migration(path):

@@ -6,6 +6,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qemu/bswap.h"
 #include "qemu/cutils.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
@@ -526,6 +527,34 @@ static void assert_file_is_zero(const char *path, uint64_t size)
 }
 
 /* Those who read all of RAM */
+/* What is read at once has the end of a page, and the beginning of a hole */
+static void test_read_across(void)
+{
+    const uint64_t page_size = qemu_real_host_page_size(), part = 512;
+    g_autofree char *out = g_strdup_printf("%s/out", tmp);
+    g_autofree uint64_t *data = NULL;
+    VM *vm = start(NULL, "");
+    uint64_t before;
+    gsize size;
+
+    vm_wait_ready(vm);
+    vm_write64(vm, UNUSED + page_size - part, 0x1234);
+    before = allocated(vm);
+    qtest_qmp_assert_success(vm->qts, "{'execute': 'pmemsave', 'arguments': {"
+                             "'val': %" PRIu64 ", 'size': %" PRIu64
+                             ", 'filename': %s}}", UNUSED + page_size - part,
+                             2 * part, out);
+    g_assert_cmpuint(allocated(vm), ==, before);
+    g_assert_true(g_file_get_contents(out, (char **)&data, &size, NULL));
+    g_assert_cmpuint(size, ==, 2 * part);
+    g_assert_cmphex(le64_to_cpu(data[0]), ==, 0x1234);
+    for (int i = 1; i < size / sizeof(*data); i++) {
+        g_assert_cmphex(data[i], ==, 0);
+    }
+    vm_quit(vm);
+    unlink(out);
+}
+
 static void test_readers(void)
 {
     g_autofree char *out = g_strdup_printf("%s/out", tmp);
@@ -594,6 +623,7 @@ int main(int argc, char **argv)
                    test_snapshot_of_preallocated);
     qtest_add_func("/guest-memfd/holes/ballooned", test_ballooned);
     qtest_add_func("/guest-memfd/holes/readers", test_readers);
+    qtest_add_func("/guest-memfd/holes/read-across", test_read_across);
     ret = g_test_run();
     path = g_strdup_printf("%s/migration", tmp);
     unlink(path);
