@@ -207,9 +207,11 @@ case('migration/payload', False, 2)(migrate)
 case('migration/linux', True, 2)(migrate)
 
 
-def run_qtest(program, path, **env):
-    """Cases of a qtest; what they say is a comment."""
-    command = [f'tests/qtest/{program}', '--tap', '-k', '-p', f'/{ARCH}/{path}']
+def run_qtest(program, path=None, **env):
+    """Cases of a qtest, or all of it; what they say is a comment."""
+    command = [f'tests/qtest/{program}', '--tap', '-k']
+    if path:
+        command += ['-p', f'/{ARCH}/{path}']
     passed = 0
     with subprocess.Popen(command, cwd='/qemu', text=True, stdout=subprocess.PIPE,
                           env={**os.environ, **env}) as process:
@@ -225,6 +227,9 @@ def qtest(program, path):
 
 
 if ARCH != 'x86_64':
+    for name in ('cpr', 'discard', 'file', 'holes', 'hotplug', 'migration', 'snapshot', 'switch'):
+        case(f'all/{name}', f'guest-memfd-{name}-test')(run_qtest)
+
     # Its dumps read 64 KiB at once
     case('qtest/readers', 'holes-test', 'holes/readers')(qtest)
 
